@@ -1,0 +1,213 @@
+"""Laws of CAM and Grad-CAM (PAPERS.md, section 9)."""
+
+import gc
+
+import pytest
+import torch
+import torchvision
+
+from wsl_core.errors import UsageError
+from wsl_core.ops import normalize
+from wsl_core.papers import build_model
+from wsl_core.papers.cam import CAM, class_activation_maps, classification_loss, grad_cam
+
+IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def trained_looking(**options):
+    """A network whose BatchNorm statistics and biases are not the initial ones."""
+    torch.manual_seed(1)
+    model = CAM(**options)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    torch.nn.init.normal_(model.classifier.bias)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("options", [{}, {"output_stride": 4}, {"head_channels": 24, "dropout": 0.5}])
+def test_the_mean_of_the_map_plus_the_bias_is_the_logit(dtype, tolerance, options):
+    model = trained_looking(**options).to(dtype)
+    logits, maps = model.scores_and_maps(IMAGES.to(dtype))
+    error = (maps.mean(dim=(2, 3)) + model.classifier.bias - logits).abs().max() / logits.abs().max()
+    assert error < tolerance
+
+
+def test_the_identity_fails_for_gmp():
+    model = trained_looking(pooling="gmp")
+    logits, maps = model.scores_and_maps(IMAGES)
+    assert (maps.mean(dim=(2, 3)) + model.classifier.bias - logits).abs().max() > 1e-3 * logits.abs().max()
+
+
+def test_gmp_is_the_logit_of_each_features_maximum():
+    model = trained_looking(pooling="gmp")
+    pooled = model.features(IMAGES).flatten(2).max(dim=2).values
+    torch.testing.assert_close(model(IMAGES), model.classifier(pooled))
+
+
+def test_one_pass_gives_the_maps_of_every_class():
+    model = trained_looking()
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    maps = model.localize(IMAGES)
+    assert len(calls) == 1 and maps.shape == (3, 8, 8, 8)
+    assert all((maps[:, a] != maps[:, b]).any() for a in range(8) for b in range(a))
+
+
+def test_labels_silence_absent_classes_and_leave_the_others_alone():
+    model, labels = trained_looking(), torch.eye(8)[:3]
+    masked, full = model.localize(IMAGES, labels), model.localize(IMAGES)
+    assert torch.equal(masked[labels == 1], full[labels == 1]) and masked[labels == 0].abs().max() == 0
+
+
+def test_maps_are_linear_in_the_weights():
+    features, weight = torch.rand(2, 5, 4, 4), torch.randn(3, 5)
+    torch.testing.assert_close(class_activation_maps(features, 2 * weight), 2 * class_activation_maps(features, weight))
+
+
+@pytest.mark.parametrize("pooling", ["gap", "gmp"])
+def test_grad_cam_is_cam_up_to_relu_and_scale(pooling):
+    """Behind GMP too: one position has the whole gradient, and its mean over positions is the same."""
+    model = trained_looking(pooling=pooling).double()
+    images, labels = IMAGES.double(), torch.ones(3, 8, dtype=torch.float64)
+    maps = grad_cam(model, images, labels, "head")
+    cells = maps.shape[-1] * maps.shape[-2]
+    torch.testing.assert_close(maps, model.localize(images).relu() / cells, rtol=1e-10, atol=1e-12)
+
+
+def test_grad_cam_is_not_cam_where_the_gradient_varies():
+    """With two positions that count differently the weights are no longer w."""
+
+    class Weighted(CAM):
+        def classify(self, features):
+            return self.classifier((features * torch.linspace(0, 2, features.shape[-1])).square().mean(dim=(2, 3)))
+
+    model = Weighted().eval()
+    maps = grad_cam(model, IMAGES, torch.ones(3, 8), "head")
+    assert not torch.allclose(normalize(maps, "max"), normalize(model.localize(IMAGES), "max"), atol=1e-2)
+
+
+def test_grad_cam_explains_a_hidden_layer_of_any_classifier():
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=4).eval()
+    labels = torch.tensor([[0.0, 1, 1, 1]] * 3)
+    maps = grad_cam(network, IMAGES, labels, "layer2")
+    assert maps.shape == (3, 4, 8, 8) and maps.min() == 0
+    assert maps[:, 0].max() == 0 < maps[:, 1:].max()
+
+
+def test_grad_cam_leaves_no_trace():
+    model = trained_looking()
+    grad_cam(model, IMAGES, torch.ones(3, 8), "head")
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_grad_cam_removes_its_hook_after_an_error():
+    model = trained_looking()
+    model.classifier = torch.nn.Linear(3, 8)  # does not fit the 64 features: fails behind the hook
+    with pytest.raises(RuntimeError):
+        grad_cam(model, IMAGES, torch.ones(3, 8), "head")
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_grad_cam_works_inside_no_grad_and_on_frozen_networks():
+    model = trained_looking().requires_grad_(False)
+    with torch.no_grad():
+        assert grad_cam(model, IMAGES, torch.ones(3, 8), "head").max() > 0
+
+
+def test_grad_cam_names_the_wrong_layer():
+    with pytest.raises(UsageError, match="layer='neck'"):
+        grad_cam(trained_looking(), IMAGES, torch.ones(3, 8), "neck")
+    model = trained_looking()
+    model.unused = torch.nn.Identity()
+    with pytest.raises(UsageError, match="was not called"):
+        grad_cam(model, IMAGES, torch.ones(3, 8), "unused")
+
+
+def test_memory_stays_constant_over_thousands_of_calls():
+    model = CAM(num_classes=2, width=2).eval()
+    image, labels = torch.rand(1, 3, 16, 16), torch.ones(1, 2)
+
+    def live_tensors():
+        gc.collect()
+        return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+
+    grad_cam(model, image, labels, "head"), model.localize(image)
+    before = live_tensors()
+    for _ in range(1000):
+        grad_cam(model, image, labels, "head")
+        model.localize(image)
+    assert live_tensors() <= before
+
+
+@pytest.mark.parametrize("weights", [None, "DEFAULT"])
+def test_an_untouched_resnet_keeps_its_logits(weights, monkeypatch, tmp_path):
+    network = torchvision.models.resnet50(num_classes=1000).eval()
+    if weights:  # the way through torchvision's cache
+        url = torchvision.models.ResNet50_Weights.DEFAULT.url
+        (tmp_path / "checkpoints").mkdir()
+        torch.save(network.state_dict(), tmp_path / "checkpoints" / url.rsplit("/", 1)[-1])
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+        model = CAM("resnet50", num_classes=1000, weights="DEFAULT").eval()
+    else:
+        model = CAM.from_resnet(network).eval()
+    with torch.inference_mode():
+        logits, maps = model.scores_and_maps(IMAGES[:1])
+        normalized = (IMAGES[:1] - model.backbone.mean) / model.backbone.std
+        assert torch.equal(logits, network(normalized)) and maps.shape == (1, 1000, 2, 2)
+
+
+@pytest.mark.parametrize("backbone", ["alexnet", "vgg16", "googlenet"])
+def test_the_papers_extra_convolution(backbone):
+    model = CAM(backbone, num_classes=5)
+    convolution = model.head[0]
+    assert convolution.out_channels == 1024 and convolution.kernel_size == (3, 3) and convolution.groups == 1
+    assert model.new_modules == ("head", "classifier") and model.classifier.in_features == 1024
+
+
+def test_losses_are_the_fields():
+    logits, labels = torch.randn(4, 3), torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]])
+    expected = -logits.log_softmax(dim=1)[labels.bool()].mean()
+    torch.testing.assert_close(classification_loss(logits, labels, "single"), expected)
+    probability = logits.sigmoid()
+    expected = -(labels * probability.log() + (1 - labels) * (1 - probability).log()).mean()
+    torch.testing.assert_close(classification_loss(logits, labels, "multi"), expected)
+
+
+def test_losses_of_a_batch_reach_every_parameter():
+    model = CAM(num_classes=3, task="multi")
+    losses = model.losses({"image": IMAGES, "labels": torch.ones(3, 3)})
+    losses["total"].backward()
+    assert set(losses) == {"classification", "total"}
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_configuration_rebuilds_the_model():
+    model = CAM(num_classes=3, pooling="gmp", output_stride=4, width=8)
+    again = build_model("cam", **model.config)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(IMAGES), model.eval()(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_classes": 0}, "num_classes=0"),
+        ({"task": "triple"}, "task='triple'"),
+        ({"pooling": "sum"}, "pooling='sum'"),
+        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"backbone": "vit"}, "backbone='vit'"),
+    ],
+)
+def test_wrong_arguments(options, words):
+    with pytest.raises(UsageError, match=words):
+        CAM(**options)
+
+
+def test_unknown_paper():
+    with pytest.raises(UsageError, match="paper 'dino'"):
+        build_model("dino")

@@ -1,0 +1,120 @@
+"""Strides, shapes and weights of the backbones."""
+
+import pytest
+import torch
+import torchvision
+
+from wsl_core.backbones import BACKBONES, build_backbone, from_resnet, set_output_stride
+from wsl_core.errors import DownloadError, UsageError
+
+PUBLISHED = {"small": 8, "alexnet": 16, "vgg16": 16, "googlenet": 16, "resnet50": 32}
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def name(request):
+    return request.param
+
+
+def cells(backbone, side):
+    with torch.inference_mode():
+        return backbone.eval()(torch.rand(1, 3, side, side)).shape
+
+
+def test_published_strides_and_map_sizes(name):
+    backbone = build_backbone(name)
+    assert backbone.stride == PUBLISHED[name]
+    expected = {"small": 28, "alexnet": 13, "vgg16": 14, "googlenet": 14, "resnet50": 7}[name]
+    assert cells(backbone, 224)[1:] == (backbone.channels, expected, expected)
+
+
+@pytest.mark.parametrize("by", ["dilation", "removal"])
+@pytest.mark.parametrize("stride", [4, 8])
+def test_finer_strides(name, stride, by):
+    backbone = build_backbone(name, output_stride=stride, stride_by=by)
+    side = cells(backbone, 64)[-1]
+    assert backbone.stride == stride and abs(side - 64 // stride) <= (1 if name == "alexnet" else 0)
+
+
+def test_dilation_is_torchvisions_for_resnet():
+    dilated = torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True]).eval()
+    plain = torchvision.models.resnet50().eval()
+    plain.load_state_dict(dilated.state_dict())
+    ours, theirs = from_resnet(plain), from_resnet(dilated)
+    set_output_stride(ours, 8)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(ours.eval()(images), theirs.eval()(images))
+
+
+def test_dilation_keeps_the_receptive_field_and_removal_shrinks_it():
+    """How many rows of the input reach the centre of the map."""
+
+    def reach(**options):
+        backbone = build_backbone("small", width=2, **options).double().eval()
+        for module in backbone.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+        images = torch.rand(1, 3, 224, 224, dtype=torch.float64, requires_grad=True)
+        features = backbone(images)
+        features[0, :, features.shape[2] // 2, features.shape[3] // 2].sum().backward()
+        rows = (images.grad.abs().sum(dim=(0, 1, 3)) > 0).nonzero()
+        return int(rows.max() - rows.min())
+
+    coarse = reach(output_stride=16)
+    dilated, removed = reach(output_stride=4, stride_by="dilation"), reach(output_stride=4)
+    assert removed < coarse and coarse <= dilated < coarse + 16
+
+
+def test_random_weights_do_not_change_with_the_stride():
+    torch.manual_seed(0)
+    coarse = build_backbone("small", output_stride=16)
+    torch.manual_seed(0)
+    fine = build_backbone("small", output_stride=8)
+    assert all(torch.equal(a, b) for a, b in zip(coarse.parameters(), fine.parameters(), strict=True))
+
+
+def test_normalisation_is_inside():
+    backbone = build_backbone("small").eval()
+    grey = backbone.mean.expand(1, 3, 32, 32)
+    assert torch.allclose(backbone(grey), backbone.layers(torch.zeros(1, 3, 32, 32)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"name": "lenet"}, "expected one of small"),
+        ({"name": "small", "output_stride": 3}, "expected one of"),
+        ({"name": "small", "output_stride": 0}, "output_stride=0"),
+        ({"name": "vgg16", "output_stride": 64}, "expected one of"),
+        ({"name": "vgg16", "output_stride": 8, "stride_by": "magic"}, "dilation"),
+        ({"name": "small", "weights": "DEFAULT"}, "no published weights"),
+        ({"name": "vgg16", "width": 3}, "width"),
+        ({"name": "alexnet", "weights": "IMAGENET9000"}, "expected None or 'DEFAULT'"),
+    ],
+)
+def test_wrong_arguments(arguments, words):
+    with pytest.raises(UsageError, match=words):
+        build_backbone(**arguments)
+
+
+def test_missing_weights_say_which_file_and_where(monkeypatch, tmp_path):
+    from urllib.error import URLError
+
+    def offline(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(DownloadError, match=r"alexnet-owt-.*\.pth is not in"):
+        build_backbone("alexnet", weights="DEFAULT")
+
+
+def test_weights_are_read_from_the_cache(monkeypatch, tmp_path):
+    """The real loading code against a file of the right name in the cache, as torchvision lays it out."""
+    source = torchvision.models.alexnet()
+    url = torchvision.models.AlexNet_Weights.DEFAULT.url
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(source.state_dict(), tmp_path / "checkpoints" / url.rsplit("/", 1)[-1])
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    backbone = build_backbone("alexnet", weights="DEFAULT")
+    assert torch.equal(backbone.layers[0].weight, source.features[0].weight)

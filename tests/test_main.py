@@ -1,0 +1,231 @@
+"""The command line: what goes where, with which exit status."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsl_core import __main__ as command_line
+from wsl_core.__main__ import main
+
+TINY = ["--recipe", "smoke", "--set", "images=6", "--set", "steps=4", "--set", "batch_size=4", "--set", "model.width=4"]
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A finished run on the synthetic world, by the command line."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["train", "cam", *TINY, "--set", "data.size=48", "--run-dir", str(folder), "--device", "cpu"]) == 0
+    return folder
+
+
+def test_help_does_not_wait_for_torch():
+    program = "import sys; from wsl_core.__main__ import main; print(main(['--help'])); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-2:] == ["0", "False"]
+    assert all(name in result.stdout for name in ("train", "evaluate", "localize"))
+
+
+def test_the_module_is_a_program_with_an_exit_status():
+    result = subprocess.run([sys.executable, "-m", "wsl_core", "fly"], capture_output=True, text=True)
+    assert result.returncode == 2 and result.stdout == "" and "invalid choice: 'fly'" in result.stderr
+
+
+def test_train_prints_the_run_directory_and_finds_it_again(run_dir, capsys):
+    arguments = ["train", "cam", *TINY, "--set", "data.size=48", "--run-dir", str(run_dir), "--device", "cpu"]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{run_dir}\n" and "found the finished run" in err
+    assert main([*arguments, "--seed", "1"]) == 2
+    assert "seed is 0 there, and 1 was asked for" in capsys.readouterr().err
+
+
+def test_train_without_a_folder_names_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "cam", *TINY, "--set", "steps=1", "--seed", "5", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == f"{Path('runs/cam-synthetic-smoke-5')}\n"
+    assert (tmp_path / "runs/cam-synthetic-smoke-5/model.safetensors").exists()
+
+
+def test_evaluate_prints_json_with_the_controls(run_dir, capsys):
+    assert main(["evaluate", str(run_dir), "--split", "test", "--json", "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert (result["dataset"], result["split"], result["images"]) == ("synthetic", "test", 6)
+    assert (result["threshold_from"], result["translated_to"]) == ("val", None)
+    assert 0 <= result["classification"]["mean_average_precision"] <= 1
+    names = [row["name"] for row in result["localization"]]
+    assert names == [
+        "own map", "own map", "another image's map", "another image's map", "centre Gaussian", "full frame",
+        "best centred box on train",
+    ]  # fmt: skip
+    assert all(0 <= row["gt_known"] <= 1 for row in result["localization"])
+
+
+def test_evaluate_prints_a_table_and_translates(run_dir, capsys):
+    assert main(["evaluate", str(run_dir), "--threshold", "0.3", "--translate", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "mean_average_precision" in out and "another image's map" in out and "0.30" in out
+    assert main(["evaluate", str(run_dir), "--translate", "40"]) == 2  # smaller than the images
+    assert "canvas is 40" in capsys.readouterr().err
+
+
+def test_evaluate_remembers_where_the_data_were(tiny_root, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("WSL_DATA", raising=False)
+    folder = str(tmp_path / "run")
+    data = ["--dataset", "tiny-imagenet", "--root", str(tiny_root)]
+    assert main(["train", "cam", *data, *TINY, "--run-dir", folder, "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", folder, "--json", "--device", "cpu"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["classification"]) == {"accuracy"}
+
+
+def test_evaluate_without_boxes_scores_classes_only(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = random.integers(0, 255, (20, 30 + number, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{name}{number}.png")
+    data = ["--dataset", "folder", "--root", str(tmp_path / "images")]
+    assert main(["train", "cam", *data, *TINY, "--run-dir", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert main(["evaluate", str(tmp_path / "run"), "--json", "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out[out.index("{") :])["localization"] == [] and "no boxes" in err
+
+
+def test_localize_takes_images_of_any_size_and_kind(run_dir, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    kinds = {
+        "grey.png": Image.fromarray(random.integers(0, 255, (30, 70), dtype=np.uint8)),
+        "deep.png": Image.fromarray(random.integers(0, 65535, (40, 20)).astype(np.uint16)),
+        "clear.png": Image.fromarray(random.integers(0, 255, (64, 64, 4), dtype=np.uint8)),
+        "dot.png": Image.new("RGB", (1, 1), "red"),
+        "photo.jpg": Image.fromarray(random.integers(0, 255, (60, 90, 3), dtype=np.uint8)),
+    }
+    for name, image in kinds.items():
+        exif = Image.Exif()
+        exif[274] = 6  # the camera was held upright: the upright image is 60 wide and 90 high
+        image.save(tmp_path / name, **({"exif": exif} if name == "photo.jpg" else {}))
+    out_dir = tmp_path / "out"
+    arguments = ["localize", str(run_dir), *(str(tmp_path / name) for name in kinds), "--out", str(out_dir)]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{out_dir / 'boxes.json'}\n" and "out of vocabulary" in err
+    result = json.loads((out_dir / "boxes.json").read_text())
+    assert [entry["size"] for entry in result["images"]] == [[30, 70], [40, 20], [64, 64], [1, 1], [90, 60]]
+    for entry in result["images"]:
+        stem, (height, width) = Path(entry["file"]).stem, entry["size"]
+        maps = np.load(out_dir / f"{stem}.npy")
+        assert maps.dtype == np.float32 and len(maps) == len(result["classes"]) == 8
+        assert Image.open(out_dir / f"{stem}.png").size == (width, height)
+        assert entry["class"] in result["classes"] and 0 <= entry["score"] <= 1
+        assert all(0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height for x0, y0, x1, y1 in entry["boxes"])
+
+
+def test_localize_shows_the_class_that_is_asked_for(run_dir, tmp_path, capsys):
+    Image.new("RGB", (50, 40), "blue").save(tmp_path / "sky.png")
+    arguments = ["localize", str(run_dir), str(tmp_path / "sky.png"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*arguments, "--class", "boat"]) == 0
+    (entry,) = json.loads((tmp_path / "out/boxes.json").read_text())["images"]
+    assert (entry["class"], entry["chosen_by"]) == ("boat", "request")
+    capsys.readouterr()
+    assert main([*arguments, "--class", "zebra"]) == 2
+    assert "class 'zebra' is out of vocabulary: this run knows dog" in capsys.readouterr().err
+
+
+def test_wrong_arguments_are_one_line_and_status_2(run_dir, tmp_path, capsys):
+    wrong = {
+        "recipe cam/synthetic/huge does not exist": ["train", "cam", "--recipe", "huge"],
+        "recipe sam/synthetic/book does not exist": ["train", "sam"],
+        "'colour' is no field of a recipe": ["train", "cam", "--set", "colour=red"],
+        "cam has no such option": ["train", "cam", "--set", "model.depth=3"],
+        "root is": ["train", "cam", "--dataset", "folder", "--root", str(tmp_path / "nowhere")],
+        "not a run directory": ["evaluate", str(tmp_path)],
+        "pooling": ["train", "cam", *TINY, "--set", "model.pooling=max", "--run-dir", str(tmp_path / "a")],
+        "written to the same file": ["localize", str(run_dir), "a/x.png", "b/x.jpg", "--out", str(tmp_path)],
+    }
+    for message, arguments in wrong.items():
+        assert main(arguments) == 2, arguments
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["evaluate"], ["evaluate", "x", "--threshold", "2"], ["evaluate", "x", "--split", "train"], []]
+)
+def test_argparse_refuses_with_status_2(arguments, capsys):
+    assert main(arguments) == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_bad_files_and_folders_are_one_line(run_dir, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "file").write_text("")
+    Image.new("RGB", (8, 8)).save(tmp_path / "fine.png")
+    for status, message, image, out_dir in [
+        (1, "text.png", "text.png", "out"),
+        (1, "missing.png", "missing.png", "out"),
+        (2, "found a file", "fine.png", "file"),
+    ]:
+        arguments = ["localize", str(run_dir), str(tmp_path / image), "--out", str(tmp_path / out_dir)]
+        assert main([*arguments, "--device", "cpu"]) == status
+        out, err = capsys.readouterr()
+        assert out == "" and message in err.splitlines()[-1] and err.splitlines()[-1].startswith("error: ")
+        assert not list((tmp_path / "out").glob("*"))
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "evaluate", interrupt)
+    assert main(["evaluate", "x"]) == 1
+    assert "goes on from the last checkpoint" in capsys.readouterr().err
+
+
+def test_localize_never_replaces_what_it_reads(run_dir, tmp_path, capsys):
+    picture = tmp_path / "cat.png"
+    Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(picture)
+    before = picture.read_bytes()
+    assert main(["localize", str(run_dir), str(picture), "--out", str(tmp_path)]) == 2
+    assert "would replace" in capsys.readouterr().err and picture.read_bytes() == before
+
+
+def test_localize_writes_nothing_when_one_image_is_broken(run_dir, tmp_path, capsys):
+    Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / "good.png")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    images = [str(tmp_path / name) for name in ("good.png", "broken.png")]
+    assert main(["localize", str(run_dir), *images, "--out", str(tmp_path / "out")]) == 1
+    assert "broken.png" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("model.width=-4", "cannot be built"),
+        ("model.num_classes=3", "no such option"),
+        ("paper=acol", "chooses the recipe"),
+        ("data.split=val", "argument of its own"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(setting, words, tmp_path, capsys):
+    assert main(["train", "cam", *TINY, "--set", setting, "--run-dir", str(tmp_path / "run")]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "model.json"])
+def test_a_run_directory_with_other_json_is_one_line(run_dir, tmp_path, capsys, name):
+    shutil.copytree(run_dir, tmp_path / "run")
+    (tmp_path / "run" / name).write_text("[]")
+    assert main(["evaluate", str(tmp_path / "run"), "--json"]) == 1
+    assert f"{name}: found other content" in capsys.readouterr().err

@@ -1,0 +1,301 @@
+"""The command line: ``python -m wsl_core train | evaluate | localize``.
+
+Messages go to standard error, results to standard output. Exit status: 0, 2 for wrong arguments, 1 for anything else.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsl_core.errors import UsageError, WSLError
+
+if TYPE_CHECKING:  # torch takes seconds to import; --help and wrong arguments need not wait for it
+    from torch import Tensor
+
+    from wsl_core.training import Run
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    >>> main(["evaluate", "/nowhere", "--json"])
+    2
+    """
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:  # argparse has printed help or what is wrong
+        return int(stop.code or 0)
+    try:
+        options.command(options)
+    except (WSLError, OSError) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print("error: interrupted. The same training command goes on from the last checkpoint.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train a paper's model, or go on with a run that was stopped; print the run directory."""
+    from accelerate import PartialState
+
+    from wsl_core.files import write_json
+    from wsl_core.papers import build_model
+    from wsl_core.recipes import get_recipe, parse_overrides
+    from wsl_core.training import fit, open_split
+
+    recipe = get_recipe(options.paper, options.dataset, options.recipe).replace(**parse_overrides(options.set))
+    run_dir = options.run_dir or Path("runs") / f"{options.paper}-{options.dataset}-{options.recipe}-{options.seed}"
+    _check_model_options(recipe.paper, recipe.model)
+    train_set = open_split(recipe, "train", options.root, options.download)
+    val_set = open_split(recipe, "val", options.root, options.download) if recipe.eval_every else None
+    config = recipe.model | {"num_classes": len(train_set.classes), "task": train_set.task}
+    fit(lambda: build_model(recipe.paper, **config), train_set, recipe, val_set, run_dir, options.seed, options.device)
+    if PartialState().is_main_process:
+        write_json(run_dir / "data.json", {"root": str(options.root.resolve()) if options.root else None})
+        print(run_dir)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Score a run's maps beside the controls; print a table, or JSON."""
+    from wsl_core.files import read_json
+    from wsl_core.training import load_run, localization_report, open_split
+    from wsl_core.training.evaluation import classification_scores
+
+    run = load_run(options.run_dir)
+    run.model.to(_device(options.device))
+    noted = run.run_dir / "data.json"
+    root = options.root or (read_json(noted)["root"] if noted.exists() else None)
+    moved = {"translate": options.translate or math.ceil(1.5 * run.image_size)} if options.translate is not None else {}
+    train_set, val_set, score_set = (
+        open_split(run.recipe, split, root, **moved) for split in ("train", "val", options.split)
+    )
+    if score_set.classes != run.classes:
+        raise UsageError(f"{root}: the classes there are not those of the run in {run.run_dir}; name another --root.")
+    result: dict[str, Any] = {
+        "run": str(run.run_dir),
+        "dataset": run.recipe.dataset,
+        "split": options.split,
+        "images": len(score_set),
+        "translated_to": moved.get("translate"),
+        "iou": options.iou,
+        "threshold_from": "val" if options.threshold is None else "given",
+        "classification": classification_scores(run.model, score_set, options.batch_size),
+        "localization": [],
+    }
+    if "boxes" in score_set[0]:
+        result["localization"] = localization_report(
+            run.model, train_set, val_set, score_set, options.threshold, options.iou, options.batch_size
+        )
+    else:
+        print("the data have no boxes: localisation is not scored.", file=sys.stderr)
+    print(json.dumps(result, indent=1) if options.json else _table(result))
+
+
+def localize(options: argparse.Namespace) -> None:
+    """Write each image's maps, an overlay and boxes of one class; print where they are."""
+    import numpy as np
+    from PIL import Image
+    from tqdm import tqdm
+
+    from wsl_core.data.images import read_pixels
+    from wsl_core.files import atomic_write, write_json
+    from wsl_core.show import overlay
+    from wsl_core.training import load_run
+
+    run = load_run(options.run_dir)
+    run.model.to(_device(options.device))
+    if options.class_name is not None and options.class_name not in run.classes:
+        raise UsageError(f"class {options.class_name!r} is out of vocabulary: this run knows {', '.join(run.classes)}.")
+    _check_names(options.images, options.out)
+    note = (
+        f"The run knows {len(run.classes)} classes. An image of anything else is out of vocabulary: "
+        f"its map shows the most similar class."
+    )
+    print(note, file=sys.stderr)
+    for path in options.images:  # a file that cannot be read ends the command before anything is written
+        read_pixels(path)
+    entries = []
+    for path in tqdm(options.images, "localising", unit="image"):
+        image, maps, entry = _localize_one(run, path, options.class_name, options.threshold)
+        with atomic_write(options.out / f"{path.stem}.npy") as file:
+            np.save(file, maps.numpy())  # float32 (K, h, w), raw scores
+        picture = overlay(image, maps[run.classes.index(entry["class"])])
+        with atomic_write(options.out / f"{path.stem}.png") as file:
+            Image.fromarray(picture).save(file, "png")
+        entries.append(entry)
+    result = {"classes": list(run.classes), "note": note, "threshold": options.threshold, "images": entries}
+    write_json(options.out / "boxes.json", result)
+    print(options.out / "boxes.json")
+
+
+def _localize_one(run: "Run", path: Path, class_name: str | None, threshold: float) -> tuple["Tensor", "Tensor", dict]:
+    """The image as it is, its raw maps (K, h, w), and what boxes.json says about it."""
+    import torch
+
+    from wsl_core.data.images import read_pixels, shrink_image, to_float
+    from wsl_core.localize import boxes_from_map
+    from wsl_core.ops import resize_maps
+
+    pixels = read_pixels(path)
+    shrunk = to_float(shrink_image(pixels, run.image_size))[None].to(next(run.model.parameters()).device)
+    with torch.no_grad():
+        logits = run.model(shrunk)[0].cpu()  # (K,)
+        maps = run.model.localize(shrunk).cpu()  # (1, K, h, w)
+    scores = logits.softmax(0) if run.task == "single" else logits.sigmoid()
+    chosen = int(logits.argmax()) if class_name is None else run.classes.index(class_name)
+    height, width = pixels.shape[-2:]
+    boxes = boxes_from_map(resize_maps(maps[:, chosen : chosen + 1], (height, width))[0, 0], threshold)
+    entry = {
+        "file": str(path),
+        "size": [height, width],
+        "class": run.classes[chosen],
+        "chosen_by": "prediction" if class_name is None else "request",
+        "score": scores[chosen].item(),
+        "boxes": boxes.tolist(),  # x0, y0, x1, y1 in pixels of the upright original, half-open
+    }
+    return to_float(pixels), maps[0], entry
+
+
+def _check_names(images: list[Path], out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: found a file; expected a folder, which is made if it is missing.")
+    stems: dict[str, Path] = {}
+    for path in images:
+        if path.resolve().parent == out.resolve() and path.suffix.lower() == ".png":
+            raise UsageError(f"--out {out}: the overlay would replace {path}; name another folder.")
+        if path.stem in stems:
+            raise UsageError(f"{stems[path.stem]} and {path} would be written to the same file; localize them apart.")
+        stems[path.stem] = path
+
+
+def _check_model_options(paper: str, options: dict[str, Any]) -> None:
+    """An option that the paper's model does not have or cannot use is a wrong argument, not a traceback."""
+    import inspect
+    from importlib import import_module
+
+    from wsl_core.papers import PAPERS, build_model
+
+    known = inspect.signature(getattr(import_module(f"wsl_core.papers.{paper}"), PAPERS[paper])).parameters
+    for name in options:
+        if name not in known or name in ("num_classes", "task"):  # these two come from the data
+            raise UsageError(f"--set model.{name}: {paper} has no such option; expected one of {', '.join(known)}.")
+    try:
+        build_model(paper, **options | {"weights": None})
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"--set model.…: {paper} cannot be built with {options} ({error}).") from error
+
+
+def _device(name: str | None) -> str:
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device here. Leave --device out, or take cpu.")
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _table(result: dict[str, Any]) -> str:
+    """The scores for people, in percent."""
+    lines = [f"{result['dataset']} {result['split']}, {result['images']} images, IoU {result['iou']}"]
+    lines += [f"{name}: {100 * value:.1f} %" for name, value in result["classification"].items()]
+    if result["localization"]:
+        lines.append(f"{'':28}{'normalised by':15}{'threshold':>10}{'GT-known':>10}{'Top-1':>10}{'Top-5':>10}")
+    for row in result["localization"]:
+        threshold = f"{row['threshold']:.2f}" if "threshold" in row else ""
+        shares = [row.get(key) for key in ("gt_known", "top1_localization", "top5_localization")]
+        cells = "".join(f"{'' if share is None else f'{100 * share:.1f}':>10}" for share in shares)
+        lines.append(f"{row['name']:28}{row.get('normalization', ''):15}{threshold:>10}{cells}".rstrip())
+    return "\n".join(lines)
+
+
+def _one_line(error: Exception) -> str:
+    """The message alone; an error from a loader's worker process carries a traceback in front of it."""
+    last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return last.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
+    return value
+
+
+def _threshold(text: str) -> float | None:
+    return None if text == "auto" else _share(text)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 2**32 - 1")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m wsl_core", description="Weakly supervised localisation.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("train", help=train.__doc__, description=train.__doc__)
+    command.set_defaults(command=train)
+    command.add_argument("paper", metavar="PAPER", help="cam")
+    command.add_argument(
+        "--dataset", default="synthetic", help="synthetic, tiny-imagenet or folder (default: synthetic)"
+    )
+    command.add_argument("--root", type=Path, help="the folder that holds the data set; default $WSL_DATA")
+    command.add_argument("--download", action="store_true", help="fetch the data set into --root if it is missing")
+    command.add_argument("--recipe", default="book", help="smoke, book or paper (default: book)")
+    command.add_argument("--seed", type=_seed, default=0, help="random seed (default: 0)")
+    command.add_argument("--run-dir", type=Path, help="default runs/PAPER-DATASET-RECIPE-SEED")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the recipe, such as lr=0.1; may be repeated",
+    )
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
+
+    command = commands.add_parser("evaluate", help=evaluate.__doc__, description=evaluate.__doc__)
+    command.set_defaults(command=evaluate)
+    command.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    command.add_argument("--split", choices=("val", "test"), default="val", help="test is for the final score only")
+    command.add_argument("--root", type=Path, help="where the data are now, if they have moved")
+    command.add_argument(
+        "--threshold", type=_threshold, metavar="auto|SHARE", help="of the map's maximum; auto: the best on val"
+    )
+    command.add_argument("--iou", type=_share, default=0.5, help="overlap from which a box is right")
+    command.add_argument(
+        "--translate", type=_count, nargs="?", const=0, metavar="SIDE",
+        help="put each image at a random place on a grey canvas of SIDE pixels (1.5 times the image)",
+    )  # fmt: skip
+    command.add_argument("--batch-size", type=_count, default=64)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
+
+    command = commands.add_parser("localize", help=localize.__doc__, description=localize.__doc__)
+    command.set_defaults(command=localize)
+    command.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="of any size and format")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="for .npy, .png and boxes.json")
+    command.add_argument("--class", dest="class_name", metavar="NAME", help="default: the predicted class")
+    command.add_argument("--threshold", type=_share, default=0.2, help="share of the map's maximum (0.2, the paper's)")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

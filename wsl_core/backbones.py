@@ -1,0 +1,256 @@
+"""Networks that turn images into feature maps.
+
+``small`` trains in a minute on a CPU. The others are torchvision's, cut where the CAM paper cuts them. Two of these
+are not quite the papers': torchvision's AlexNet is the one-tower variant (64, 192, 384, 256, 256 channels) and its
+GoogLeNet has BatchNorm.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from urllib.error import URLError
+
+import torch
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wsl_core.errors import DownloadError, UsageError
+
+__all__ = ["BACKBONES", "Backbone", "build_backbone", "set_output_stride"]
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, standard deviation of RGB in [0, 1]
+HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # what torchvision's GoogLeNet (`transform_input`) amounts to
+
+
+class Backbone(nn.Module):
+    """A fully convolutional network with its own input normalisation.
+
+    Attributes:
+        channels: number of feature maps, D.
+        stride: output stride, in image pixels per feature cell.
+        classifier: the linear layer that the pre-trained network put behind global average pooling, if any.
+
+    >>> build_backbone("small")(torch.zeros(1, 3, 96, 96)).shape
+    torch.Size([1, 64, 12, 12])
+    """
+
+    def __init__(self, layers: nn.Sequential, channels: int, stride: int, statistics=IMAGENET, classifier=None):
+        super().__init__()
+        self.layers, self.channels, self.stride, self.classifier = layers, channels, stride, classifier
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in statistics)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
+        """Features of RGB images in [0, 1]; no value is below zero, since every network here ends in a ReLU."""
+        return self.layers((images - self.mean) / self.std)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al., 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        residual = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
+        return (residual + self.shortcut(x)).relu()
+
+
+def _small(weights: str | None, width: int = 16) -> Backbone:
+    """5x5 stem of stride 2 and four basic blocks of width, 2, 3 and 4 times width: stride 16 before any change."""
+    widths = [width, 2 * width, 3 * width, 4 * width]
+    stem = nn.Sequential(nn.Conv2d(3, width, 5, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    blocks = [
+        BasicBlock(inputs, outputs, stride)
+        for inputs, outputs, stride in zip([width, *widths], widths, (1, 2, 2, 2), strict=False)
+    ]
+    return Backbone(nn.Sequential(stem, *blocks), channels=4 * width, stride=16)
+
+
+def _alexnet(weights: str | None) -> Backbone:
+    layers = _torchvision("alexnet", weights).features[:12]  # after conv5 and its ReLU: 13x13 at 224
+    return Backbone(layers, channels=256, stride=16)
+
+
+def _vgg16(weights: str | None) -> Backbone:
+    layers = _torchvision("vgg16", weights).features[:30]  # after conv5-3 and its ReLU: 14x14 at 224
+    return Backbone(layers, channels=512, stride=16)
+
+
+def _googlenet(weights: str | None) -> Backbone:
+    options = {} if weights else {"aux_logits": False, "init_weights": True}
+    network = _torchvision("googlenet", weights, **options)
+    until_4e = list(network.named_children())[:13]  # conv1 ... inception4e: 14x14 at 224
+    layers = nn.Sequential()
+    for name, layer in until_4e:
+        layers.add_module(name, layer)
+    return Backbone(layers, channels=832, stride=16, statistics=HALVES)
+
+
+def _resnet50(weights: str | None) -> Backbone:
+    return from_resnet(_torchvision("resnet50", weights), keep_classifier=weights is not None)
+
+
+def from_resnet(network: torchvision.models.ResNet, keep_classifier: bool = True) -> Backbone:
+    """Use the convolutional part of a torchvision ResNet as it is; it already ends in GAP and one linear layer.
+
+    >>> from_resnet(torchvision.models.resnet18()).channels
+    512
+    """
+    layers = nn.Sequential()
+    for name, layer in list(network.named_children())[:-2]:
+        layers.add_module(name, layer)
+    classifier = network.fc if keep_classifier else None
+    return Backbone(layers, channels=network.fc.in_features, stride=32, classifier=classifier)
+
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    "small": _small,
+    "alexnet": _alexnet,
+    "vgg16": _vgg16,
+    "googlenet": _googlenet,
+    "resnet50": _resnet50,
+}
+DEFAULT_STRIDE = {"small": 8}  # the others keep the stride they were published with
+DEFAULT_STRIDE_BY = {"small": "removal"}  # trained from scratch: there are no weights whose neighbourhoods to keep
+
+
+def build_backbone(
+    name: str,
+    weights: str | None = None,
+    output_stride: int | None = None,
+    stride_by: str | None = None,
+    **options: int,
+) -> Backbone:
+    """Build a backbone by name.
+
+    Args:
+        name: one of ``BACKBONES``.
+        weights: ``None`` for random ones, ``"DEFAULT"`` for torchvision's (from its cache, else downloaded).
+        output_stride: pixels per feature cell; ``None`` keeps the published one (8 for ``small``).
+        stride_by: how a smaller stride is reached, ``"dilation"`` or ``"removal"``, see :func:`set_output_stride`;
+            ``None`` takes removal for ``small``, dilation for the others.
+        options: ``width`` for ``small``, the channels of its first block.
+
+    Raises:
+        UsageError: an unknown name, stride or option, or weights for ``small``.
+        DownloadError: the weights are not in the cache and cannot be fetched.
+
+    >>> build_backbone("vgg16", output_stride=8)(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 512, 8, 8])
+    """
+    if name not in BACKBONES:
+        raise UsageError(f"backbone={name!r} is unknown; expected one of {', '.join(BACKBONES)}.")
+    if name == "small" and weights:
+        raise UsageError(f"weights={weights!r}: the small backbone has no published weights; leave weights=None.")
+    if unknown := sorted(set(options) - ({"width"} if name == "small" else set())):
+        raise UsageError(f"option {unknown[0]!r} does not exist for backbone {name!r}.")
+    backbone = BACKBONES[name](weights, **options)
+    if output_stride is None:
+        output_stride = DEFAULT_STRIDE.get(name, backbone.stride)
+    set_output_stride(backbone, output_stride, stride_by or DEFAULT_STRIDE_BY.get(name, "dilation"))
+    return backbone
+
+
+class _Strided(NamedTuple):
+    parent: nn.Module
+    name: str
+    module: nn.Module
+
+
+def set_output_stride(backbone: Backbone, stride: int, by: str = "dilation") -> None:
+    """Make the feature map finer, in place, by taking the stride out of the last strided layers.
+
+    With ``by="removal"`` that is all: the layers behind see a map twice as fine, so their receptive field halves.
+    With ``by="dilation"`` the layers behind are dilated instead and keep it; pre-trained weights then see the
+    neighbourhoods they were trained on. A pooling layer without its stride becomes 3x3 with padding 1 and is never
+    dilated, as in the released ACoL and AffinityNet code, so that the size stays a whole fraction of the image's.
+
+    Raises:
+        UsageError: the backbone cannot reach this stride, or ``by`` is unknown.
+
+    >>> backbone = build_backbone("resnet50")
+    >>> set_output_stride(backbone, 16)
+    >>> backbone(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 2048, 4, 4])
+    """
+    if by not in ("dilation", "removal"):
+        raise UsageError(f"stride_by={by!r} is unknown; expected 'dilation' or 'removal'.")
+    stages = _strided_stages(backbone.layers)
+    possible = [backbone.stride >> halvings for halvings in range(len(stages) + 1)]
+    if stride not in possible:
+        raise UsageError(f"output_stride={stride} is impossible for this backbone; expected one of {possible}.")
+    finer = stages[len(stages) - possible.index(stride) :]
+    first = {stage[0].module for stage in finer}
+    every = {entry.module for stage in finer for entry in stage}
+    dilation = 1
+    for entry in list(_layers(backbone.layers)):
+        if entry.module in every:
+            _remove_stride(entry, dilation)
+            if by == "dilation" and entry.module in first:
+                dilation *= 2
+        elif isinstance(entry.module, nn.Conv2d):
+            _dilate(entry.module, dilation)
+    backbone.stride = stride
+
+
+def _layers(parent: nn.Module) -> Iterator[_Strided]:
+    """Convolutions and poolings in order of registration, which is the order of execution in every network here."""
+    for name, child in parent.named_children():
+        if isinstance(child, (nn.Conv2d, nn.MaxPool2d)):
+            yield _Strided(parent, name, child)
+        else:
+            yield from _layers(child)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def _strided_stages(layers: nn.Sequential) -> list[list[_Strided]]:
+    """Layers that halve the map, grouped: a residual block halves in its main path and in its shortcut at once."""
+    stages: list[list[_Strided]] = []
+    for entry in _layers(layers):
+        if _pair(entry.module.stride)[0] != 2:
+            continue
+        shortcut = isinstance(entry.module, nn.Conv2d) and entry.module.kernel_size == (1, 1)
+        if shortcut:
+            stages[-1].append(entry)
+        else:
+            stages.append([entry])
+    return stages
+
+
+def _remove_stride(entry: _Strided, dilation: int) -> None:
+    if isinstance(entry.module, nn.MaxPool2d):
+        setattr(entry.parent, entry.name, nn.MaxPool2d(3, stride=1, padding=1))
+    else:
+        entry.module.stride = (1, 1)
+        _dilate(entry.module, dilation)
+
+
+def _dilate(convolution: nn.Conv2d, dilation: int) -> None:
+    if dilation > 1:
+        padding = dilation * (convolution.kernel_size[0] - 1) // 2
+        convolution.dilation, convolution.padding = (dilation, dilation), (padding, padding)
+
+
+def _torchvision(name: str, weights: str | None, **options: bool) -> nn.Module:
+    try:
+        return torchvision.models.get_model(name, weights=weights, **options)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"weights={weights!r} is unknown for {name}; expected None or 'DEFAULT'.") from error
+    except (URLError, OSError) as error:
+        file = torchvision.models.get_model_weights(name).DEFAULT.url.rsplit("/", 1)[-1]
+        raise DownloadError(
+            f"weights={weights!r} for {name}: {file} is not in {torch.hub.get_dir()}/checkpoints and could not be "
+            f"fetched ({error}). Put the file there, or use weights=None."
+        ) from error

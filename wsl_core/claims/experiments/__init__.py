@@ -1,0 +1,23 @@
+"""What is trained and measured for the claims: one file a paper, one experiment for claims that share their runs."""
+
+from wsl_core.claims.experiments import cam
+from wsl_core.claims.experiments.base import Experiment, Measurement
+from wsl_core.errors import UsageError
+
+__all__ = ["EXPERIMENTS", "Experiment", "Measurement", "get_experiment"]
+
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in cam.EXPERIMENTS}
+
+
+def get_experiment(name: str) -> Experiment:
+    """The experiment of this name.
+
+    Raises:
+        UsageError: there is none.
+
+    >>> get_experiment("cam-zoo").paper
+    'cam'
+    """
+    if name not in EXPERIMENTS:
+        raise UsageError(f"experiment {name!r} does not exist; expected one of {', '.join(EXPERIMENTS)}.")
+    return EXPERIMENTS[name]

@@ -1,0 +1,157 @@
+"""The claims with their verdicts, as rows and as text. Every number comes from a record or from the register."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsl_core.claims.measure import is_stale
+from wsl_core.claims.records import RECORDS, Record, load_record
+from wsl_core.claims.register import Claim, load_register
+from wsl_core.claims.verdicts import Compared, Verdict, corrected_confidence, family_size, judge
+
+__all__ = ["claims_markdown", "claims_table", "scorecard_markdown", "status_text"]
+
+
+def claims_table(paper: str, folder: str | Path = RECORDS) -> list[dict[str, Any]]:
+    """One row a claim of the paper, in the order of the register.
+
+    Returns:
+        rows with ``id``, ``section``, ``statement``, ``paper_numbers`` (list of texts with their source), ``metric``,
+        ``data``, ``labels``, ``verdict``, ``reason``, ``scope``, ``comparisons`` (list of texts, the deciding one
+        first), ``n`` (seeds), ``scale``, ``date`` (YYYY-MM-DD), ``minutes``, ``hardware``, ``stale``. What was not
+        measured has an empty scope, no comparisons and ``None`` for n, scale, date, minutes, hardware, stale.
+
+    Raises:
+        UsageError: no such paper.
+        DataError: a record cannot be read.
+
+    >>> claims_table("acol")[0]["verdict"]
+    'not tested here'
+    """
+    claims = load_register().of(paper)
+    family = family_size(claims)
+    return [_row(claim, load_record(claim.id, folder), family) for claim in claims]
+
+
+def claims_markdown(paper: str, folder: str | Path = RECORDS) -> str:
+    """The claims of one paper as a Markdown table.
+
+    >>> claims_markdown("acol").splitlines()[0]
+    '| Claim | Verdict | Evidence | The paper |'
+    """
+    rows = [_markdown_row(row) for row in claims_table(paper, folder)]
+    return "\n".join(["| Claim | Verdict | Evidence | The paper |", "|---|---|---|---|", *rows])
+
+
+def scorecard_markdown(folder: str | Path = RECORDS) -> str:
+    """All papers, one table each, and before them the count of the verdicts.
+
+    >>> "**CAM" in scorecard_markdown()
+    True
+    """
+    register = load_register()
+    tables = {paper: claims_table(paper, folder) for paper in register.papers}
+    blocks = [_count([row for rows in tables.values() for row in rows])]
+    for paper, title in register.papers.items():
+        blocks += [f"**{title}**", *_correction(register.of(paper)), claims_markdown(paper, folder)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def status_text(folder: str | Path = RECORDS) -> str:
+    """The claims that this book tests, for the terminal.
+
+    >>> status_text().splitlines()[0].split()
+    ['verdict', 'seeds', 'date', 'claim']
+    """
+    lines = [f"{'verdict':16}{'seeds':6}{'date':12}claim"]
+    register = load_register()
+    for paper in register.papers:
+        for row in claims_table(paper, folder):
+            if register.claim(row["id"]).tested:
+                stale = "  STALE" if row["stale"] else ""
+                lines.append(f"{row['verdict']:16}{row['n'] or '-':<6}{row['date'] or '-':12}{row['id']}{stale}")
+                lines += [f"{'':34}{text}" for text in row["comparisons"] or [row["reason"]]]
+    return "\n".join(lines)
+
+
+def _row(claim: Claim, record: Record | None, family: int) -> dict[str, Any]:
+    verdict = judge(claim, record, family)
+    return {
+        "id": claim.id,
+        "section": claim.section,
+        "statement": claim.statement,
+        "paper_numbers": [f"{number.text} ({number.source})" for number in claim.paper_numbers],
+        "metric": claim.metric,
+        "data": claim.data,
+        "labels": claim.labels,
+        "verdict": verdict.status,
+        "reason": verdict.reason,
+        "scope": verdict.scope,
+        "comparisons": _comparisons(claim, verdict),
+        "n": len(record.seeds) if record else None,
+        "scale": record.scale if record else None,
+        "date": record.date[:10] if record else None,
+        "minutes": record.minutes if record else None,
+        "hardware": record.hardware if record else None,
+        "stale": is_stale(record) if record else None,
+    }
+
+
+def _comparisons(claim: Claim, verdict: Verdict) -> list[str]:
+    """The comparisons in words, the deciding one first."""
+    rest = [compared for compared in verdict.compared if compared is not verdict.deciding]
+    ordered = [verdict.deciding, *rest] if verdict.deciding else []
+    return [_comparison(claim, compared) for compared in ordered]
+
+
+def _comparison(claim: Claim, compared: Compared) -> str:
+    if compared.corrected is None:
+        return f"{compared.baseline}: largest error {compared.worst:.1e}, limit {compared.limit:.0e}"
+    plain, corrected = compared.plain, compared.corrected
+    return (
+        f"{claim.comparison.better} minus {compared.baseline}: {plain.mean:+.3f} "
+        f"(95 %: {plain.low:+.3f} to {plain.high:+.3f}; "
+        f"deciding, {100 * corrected.confidence:.3g} %: {corrected.low:+.3f} to {corrected.high:+.3f}; "
+        f"margin {claim.margin:g})"
+    )
+
+
+def _markdown_row(row: Mapping[str, Any]) -> str:
+    cells = (
+        f"{row['statement']} `{row['id']}`",
+        f"**{row['verdict']}**" + (", stale" if row["stale"] else ""),
+        _evidence(row),
+        "; ".join(row["paper_numbers"]) or "none confirmed",
+    )
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _evidence(row: Mapping[str, Any]) -> str:
+    """Why this verdict: the comparisons and where they come from, or the reason why there is none."""
+    if row["n"] is None:
+        return row["reason"]
+    stale = "; made with other code, recipes or data than today's" if row["stale"] else ""
+    made = f"{row['n']} seeds, {row['scope']}, {row['scale']} scale, {row['date']}, labels: {row['labels']}{stale}"
+    return ". ".join(
+        part for part in (f"{row['metric']}, {row['data']}", row["reason"], *row["comparisons"], made) if part
+    )
+
+
+def _count(rows: list[dict[str, Any]]) -> str:
+    """How many claims have which verdict."""
+    counts = Counter(row["verdict"] for row in rows)
+    stale = sum(bool(row["stale"]) for row in rows)
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    return f"{len(rows)} claims: {verdicts}. {stale} of the records are stale."
+
+
+def _correction(claims: tuple[Claim, ...]) -> list[str]:
+    family = family_size(claims)
+    if not family:
+        return []
+    confidence = 100 * corrected_confidence(family)
+    return [
+        f"The paper's measured claims hold {family} comparisons. So that they hold together with 95 %, each is decided "
+        f"by an interval of {confidence:.3g} % confidence."
+    ]

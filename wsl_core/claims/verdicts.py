@@ -1,0 +1,189 @@
+r"""From records to verdicts, by rules that were fixed before.
+
+A paired claim is judged by the t-interval of its paired difference d = better - baseline, against a margin m > 0:
+
+========================  ===============================
+the interval lies         verdict
+========================  ===============================
+above +m                  supported
+below -m                  refuted
+within [-m, +m]           no difference
+anywhere else             inconclusive
+========================  ===============================
+
+Many comparisons at once find something by chance. The confidence of the interval that decides is therefore raised to
+1 - 0.05 / F (Bonferroni), F being the number of comparisons that the register plans for the paper. One paper is one
+family: a chapter is read alone, and its verdicts do not move when another chapter is written. F counts what is planned,
+not what was measured, so that leaving a claim out buys nothing. Holm's procedure would be a little sharper, but it
+corrects p-values in order of size and leaves no interval that can be drawn.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from wsl_core.claims.records import Record
+from wsl_core.claims.register import Claim
+from wsl_core.errors import UsageError
+from wsl_core.metrics.statistics import Interval, paired_difference
+
+__all__ = ["MINIMUM_SEEDS", "Compared", "Status", "Verdict", "classify", "corrected_confidence", "family_size", "judge"]
+
+Status = Literal["supported", "refuted", "no difference", "inconclusive", "not tested here"]
+MINIMUM_SEEDS = 5
+CONFIDENCE = 0.95
+# A claim over several baselines is as strong as its weakest comparison.
+_FROM_WEAKEST: tuple[Status, ...] = ("refuted", "no difference", "inconclusive", "supported")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One comparison of a claim.
+
+    Attributes:
+        baseline: a baseline's name; of an exact claim, the variant that was held against its limit.
+        status: what this comparison alone says.
+        plain: the 95 % interval of the paired difference; ``None`` for exact claims.
+        corrected: the interval that decides; ``None`` for exact claims.
+        worst: exact claims: the largest error of any seed.
+        limit: exact claims: the largest error allowed.
+    """
+
+    baseline: str
+    status: Status
+    plain: Interval | None = None
+    corrected: Interval | None = None
+    worst: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say about a claim.
+
+    Attributes:
+        claim: identifier.
+        status: the verdict.
+        scope: on what: ``"synthetic"``, ``"Tiny ImageNet"``, ``"the paper's data"``; empty where nothing was measured.
+        reason: why there is no other verdict; empty where the comparisons say it.
+        compared: the comparisons; empty where nothing was measured.
+    """
+
+    claim: str
+    status: Status
+    scope: str = ""
+    reason: str = ""
+    compared: tuple[Compared, ...] = ()
+
+    @property
+    def deciding(self) -> Compared | None:
+        """The comparison that the verdict hangs on: the weakest one, or ``None`` where nothing was measured."""
+        return min(self.compared, key=_weakness, default=None)
+
+
+def classify(interval: Interval, margin: float) -> Status:
+    """The verdict that an interval of a difference gives.
+
+    Args:
+        interval: of better - baseline, at the confidence that is to decide.
+        margin: differences below it count as none; at least 0.
+
+    Raises:
+        UsageError: ``margin`` is negative.
+
+    >>> classify(Interval(mean=0.10, low=0.05, high=0.15, n=5), margin=0.02)
+    'supported'
+    >>> classify(Interval(mean=0.04, low=0.01, high=0.07, n=5), margin=0.02)
+    'inconclusive'
+    """
+    if margin < 0:
+        raise UsageError(f"margin is {margin}; expected a number that is not negative.")
+    if interval.low > margin:
+        return "supported"
+    if interval.high < -margin:
+        return "refuted"
+    if -margin <= interval.low and interval.high <= margin:
+        return "no difference"
+    return "inconclusive"
+
+
+def family_size(claims: Iterable[Claim]) -> int:
+    """How many paired comparisons these claims plan; give it all claims of one paper.
+
+    >>> from wsl_core.claims.register import load_register
+    >>> family_size(load_register().of("acol"))  # nothing planned yet
+    0
+    """
+    return sum(len(claim.comparison.baselines) for claim in claims if claim.kind == "paired")
+
+
+def corrected_confidence(family: int, confidence: float = CONFIDENCE) -> float:
+    """Bonferroni: the confidence of each interval, so that all ``family`` hold together with ``confidence``.
+
+    Raises:
+        UsageError: ``family`` is below 1.
+
+    >>> round(corrected_confidence(10), 6)
+    0.995
+    """
+    if family < 1:
+        raise UsageError(f"family is {family}; expected the number of comparisons, at least 1.")
+    return 1.0 - (1.0 - confidence) / family
+
+
+def judge(claim: Claim, record: Record | None, family: int) -> Verdict:
+    """The verdict on a claim, from its record alone.
+
+    Args:
+        claim: from the register.
+        record: its measurement, or ``None``.
+        family: :func:`family_size` of the paper's claims; not used for exact claims.
+
+    Raises:
+        UsageError: the record is one of another claim, or lacks a variant that the claim compares.
+    """
+    if not claim.tested:
+        return Verdict(claim.id, "not tested here", reason=claim.reason)
+    if record is None:
+        return Verdict(claim.id, "not tested here", reason="not measured yet")
+    _check_fits(claim, record)
+    compared = _exact(claim, record) if claim.kind == "exact" else ()
+    n = len(record.seeds)
+    if n < MINIMUM_SEEDS:
+        reason = f"seeds recorded: {n}, needed: {MINIMUM_SEEDS}"
+        return Verdict(claim.id, "inconclusive", record.scope, reason, compared)
+    compared = compared or _paired(claim, record, family)
+    return Verdict(claim.id, min(compared, key=_weakness).status, record.scope, "", compared)
+
+
+def _exact(claim: Claim, record: Record) -> tuple[Compared, ...]:
+    worst = {variant: max(record.values[variant]) for variant in claim.comparison.limits}
+    return tuple(
+        Compared(variant, "supported" if worst[variant] <= limit else "refuted", worst=worst[variant], limit=limit)
+        for variant, limit in claim.comparison.limits.items()
+    )
+
+
+def _paired(claim: Claim, record: Record, family: int) -> tuple[Compared, ...]:
+    better = record.values[claim.comparison.better]
+    confidence = corrected_confidence(family)
+    compared = []
+    for baseline in claim.comparison.baselines:
+        plain = paired_difference(better, record.values[baseline], CONFIDENCE)
+        corrected = paired_difference(better, record.values[baseline], confidence)
+        compared.append(Compared(baseline, classify(corrected, claim.margin), plain, corrected))
+    return tuple(compared)
+
+
+def _weakness(compared: Compared) -> tuple[int, float]:
+    """Sorts comparisons from the weakest; among equals the lowest interval, or the error nearest to its limit."""
+    lowest = compared.corrected.low if compared.corrected else -compared.worst / compared.limit
+    return _FROM_WEAKEST.index(compared.status), lowest
+
+
+def _check_fits(claim: Claim, record: Record) -> None:
+    if record.claim != claim.id:
+        raise UsageError(f"record is one of {record.claim!r}; expected one of {claim.id!r}.")
+    missing = [variant for variant in claim.comparison.variants if variant not in record.values]
+    if missing:
+        raise UsageError(f"record of {claim.id!r} lacks {', '.join(missing)}. Measure the claim again.")

@@ -1,0 +1,78 @@
+"""Samples, data sets, and the one way to open them: :func:`load_dataset`."""
+
+import inspect
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from wsl_core.data.base import Batch, Dataset, InMemory, Sample, Subset, collate
+from wsl_core.data.translated import Translated
+from wsl_core.errors import UsageError
+
+__all__ = [
+    "DATASETS", "Batch", "Dataset", "InMemory", "Sample", "Subset", "Translated", "collate", "load_dataset"
+]  # fmt: skip
+
+# Imported when asked for. A class takes the split and, by name, what its signature lists: perhaps root and download.
+DATASETS = {
+    "synthetic": "wsl_core.data.synthetic:Synthetic",
+    "tiny-imagenet": "wsl_core.data.tiny_imagenet:TinyImageNet",
+    "folder": "wsl_core.data.folder:Folder",
+}
+
+
+def load_dataset(
+    name: str,
+    split: str,
+    root: str | Path | None = None,
+    download: bool = False,
+    translate: int | bool = False,
+    **options: Any,
+) -> Dataset:
+    """Open a data set by its name.
+
+    Args:
+        name: one of ``DATASETS``.
+        split: "train" to fit, "val" to choose hyper-parameters, "test" to be touched once.
+        root: the folder that holds the data set's official top folder; by default ``$WSL_DATA``. Data sets that are
+            made rather than stored ignore it.
+        download: fetch what is missing into ``root``, where the data set can.
+        translate: side of a grey canvas in pixels (``True`` means 96). Each image is put at a random but fixed position
+            on it: see :class:`Translated`.
+        options: what the data set's own class takes.
+
+    Raises:
+        UsageError: the name, the split or an option is unknown, or ``root`` is missing.
+
+    >>> load_dataset("atlantis", "train")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    wsl_core.errors.UsageError: data set 'atlantis' is unknown; expected one of synthetic, tiny-imagenet, folder.
+    """
+    if name not in DATASETS:
+        raise UsageError(f"data set {name!r} is unknown; expected one of {', '.join(DATASETS)}.")
+    module, class_name = DATASETS[name].split(":")
+    dataset_class = getattr(import_module(module), class_name)
+    parameters = set(inspect.signature(dataset_class).parameters) - {"split"}
+    for option in options:
+        if option not in parameters:
+            known = ", ".join(sorted((parameters | {"translate"}) - {"root", "download"}))
+            raise UsageError(f"option {option!r} is unknown to data set {name!r}; expected one of {known}.")
+    if "root" in parameters:
+        options["root"] = _find_root(name, root, download and "download" in parameters)
+    if "download" in parameters:
+        options["download"] = download
+    dataset = dataset_class(split, **options)
+    return Translated(dataset, 96 if translate is True else translate) if translate else dataset
+
+
+def _find_root(name: str, root: str | Path | None, may_create: bool) -> Path:
+    """The folder that ``root`` or else ``$WSL_DATA`` names."""
+    source = "root" if root is not None else "$WSL_DATA"
+    root = root if root is not None else os.environ.get("WSL_DATA")
+    if not root:
+        raise UsageError(f"data set {name!r} needs root, the folder that holds it; pass root or set $WSL_DATA.")
+    folder = Path(root).expanduser()
+    if not folder.is_dir() and not may_create:
+        raise UsageError(f"{source} is {folder}, which is not a folder; data set {name!r} expects its data there.")
+    return folder

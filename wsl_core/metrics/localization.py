@@ -1,0 +1,248 @@
+r"""Localisation accuracy: is the box in the right place, and is the class right too?
+
+The unit is a pair of an image and a class that is present in it; with one label an image, that is the image.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from wsl_core.errors import DataError, UsageError
+from wsl_core.localize import boxes_from_map
+from wsl_core.ops import normalize, resize_maps
+
+__all__ = [
+    "LocalizationEvaluator",
+    "best_centered_box",
+    "best_ious",
+    "box_iou",
+    "centered_boxes",
+    "fixed_box_accuracy",
+    "pointing_hits",
+]
+
+PAPER_THRESHOLD = 0.2  # tau, a share of the map's maximum
+
+
+def box_iou(a: Float[Tensor, "M 4"], b: Float[Tensor, "N 4"]) -> Float[Tensor, "M N"]:
+    """Intersection over union of half-open boxes x0, y0, x1, y1; a box without area overlaps nothing.
+
+    >>> box_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.0, 0.0, 2.0, 1.0]])).item()
+    0.5
+    """
+    corner0 = torch.maximum(a[:, None, :2], b[None, :, :2])
+    corner1 = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = (corner1 - corner0).clamp(min=0).prod(dim=-1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1) for boxes in (a, b)]
+    union = areas[0][:, None] + areas[1][None] - overlap
+    return torch.where(union > 0, overlap / union.clamp(min=1e-12), 0.0)  # (1.12)
+
+
+def best_ious(
+    score_map: Float[Tensor, "H W"], boxes: Float[Tensor, "M 4"], thresholds: Sequence[float], how: str = "max"
+) -> Float[np.ndarray, " T"]:
+    r"""IoU of the predicted box with the best matching true box, at each threshold $\tau$.
+
+    The map, at the image's resolution, is normalised and boxed by the CAM paper's rule, see
+    :func:`wsl_core.localize.boxes_from_map`. No box counts as IoU 0. Linear in pixels and in thresholds.
+
+    >>> score_map = torch.zeros(4, 4)
+    >>> score_map[1:3, 1:3] = 1.0
+    >>> best_ious(score_map, torch.tensor([[1.0, 1.0, 3.0, 3.0]]), [0.2, 0.5]).tolist()
+    [1.0, 1.0]
+    """
+    normalized = normalize(score_map, how)
+    predicted = [boxes_from_map(normalized, threshold) for threshold in thresholds]
+    return np.array([box_iou(box, boxes).max().item() if len(box) else 0.0 for box in predicted])
+
+
+def centered_boxes(sizes: Int[Tensor, "N 2"], width: float = 1.0, height: float = 1.0) -> Float[Tensor, "N 4"]:
+    """One box an image, centred, of a fixed share of its width and height; (1, 1) is the full frame.
+
+    >>> centered_boxes(torch.tensor([[64, 96]]), 0.5, 0.5).tolist()
+    [[24.0, 16.0, 72.0, 48.0]]
+    """
+    extent = sizes.flip(1).float()  # (N, 2) as width, height
+    half = extent * torch.tensor([width, height]) / 2
+    return torch.cat([extent / 2 - half, extent / 2 + half], dim=1)
+
+
+def best_centered_box(
+    sizes: Int[Tensor, "N 2"], boxes: Sequence[Float[Tensor, "_ 4"]], iou: float = 0.5, steps: int = 20
+) -> tuple[float, float]:
+    """The shares (width, height) of the one centred box that is right most often. Choose it on train, never on test.
+
+    Costs ``steps`` squared comparisons of one box with all images.
+
+    Raises:
+        DataError: an image has no box.
+
+    >>> best_centered_box(torch.tensor([[10, 10]]), [torch.tensor([[2.0, 2.0, 8.0, 8.0]])], iou=0.95)
+    (0.6, 0.6)
+    """
+    shares = [round((i + 1) / steps, 6) for i in range(steps)]
+    candidates = [(width, height) for width in shares for height in shares]
+    score = [fixed_box_accuracy(centered_boxes(sizes, *candidate), boxes, iou) for candidate in candidates]
+    return candidates[int(np.argmax(score))]
+
+
+def fixed_box_accuracy(
+    predicted: Float[Tensor, "N 4"], boxes: Sequence[Float[Tensor, "_ 4"]], iou: float = 0.5
+) -> float:
+    """Share of images whose predicted box overlaps any true box with at least ``iou``.
+
+    >>> fixed_box_accuracy(torch.tensor([[0.0, 0.0, 4.0, 4.0]]), [torch.tensor([[0.0, 0.0, 4.0, 3.0]])])
+    1.0
+    """
+    image = torch.repeat_interleave(torch.arange(len(boxes)), torch.tensor([len(group) for group in boxes]))
+    if empty := len(boxes) - len(image.unique()):
+        raise DataError(f"boxes: {empty} images have none; leave them out of the set.")
+    every = torch.cat(list(boxes))
+    pairs = torch.stack([predicted[image], every])  # (2, sum of M, 4)
+    overlap = (torch.minimum(*pairs[..., 2:]) - torch.maximum(*pairs[..., :2])).clamp(min=0).prod(dim=-1)
+    area = (pairs[..., 2:] - pairs[..., :2]).clamp(min=0).prod(dim=-1).sum(dim=0)
+    right = overlap >= iou * (area - overlap)
+    return (torch.zeros(len(boxes)).index_add_(0, image, right.float()) > 0).float().mean().item()
+
+
+def pointing_hits(maps: Float[Tensor, "N h w"], masks: Bool[Tensor, "N H W"]) -> Bool[Tensor, " N"]:
+    """Does the highest point of each map, enlarged to the size of the masks, lie on the mask? A flat map never hits.
+
+    >>> pointing_hits(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[False, True]]])).tolist()
+    [True]
+    """
+    enlarged = resize_maps(normalize(maps)[:, None], (masks.shape[-2], masks.shape[-1]))[:, 0].flatten(1)
+    highest, place = enlarged.max(dim=1)
+    return masks.flatten(1).gather(1, place[:, None])[:, 0] & (highest > 0)
+
+
+class LocalizationEvaluator:
+    r"""Top-1, Top-5 and GT-known localisation accuracy, with classification beside them.
+
+    GT-known: the class is given; right if the IoU of its map's box reaches $\delta$. Top-1: besides, the class must be
+    the highest scored. Top-5: one of the five highest scored classes must be present and its box right.
+    All values are shares in [0, 1]; error is 1 minus accuracy. Evaluators of several processes merge.
+
+    Args:
+        thresholds: $\tau$, or several, to see the sensitivity. One threshold holds for the whole set.
+        iou: $\delta$.
+        how: normalisation of the maps; ``"max"`` is the paper's.
+
+    >>> evaluator = LocalizationEvaluator()
+    >>> maps = torch.zeros(1, 2, 8, 8)
+    >>> maps[0, 1, 2:6, 2:6] = 1.0
+    >>> batch = {"labels": torch.tensor([[0.0, 1.0]]), "size": torch.tensor([[8, 8]])}
+    >>> batch |= {"boxes": [torch.tensor([[2.0, 2.0, 6.0, 6.0]])], "box_labels": [torch.tensor([1])]}
+    >>> evaluator.update(maps, torch.tensor([[0.0, 3.0]]), batch)
+    >>> evaluator.compute()["gt_known"]
+    1.0
+    """
+
+    def __init__(self, thresholds: float | Sequence[float] = PAPER_THRESHOLD, iou: float = 0.5, how: str = "max"):
+        self.thresholds = (thresholds,) if isinstance(thresholds, (int, float)) else tuple(thresholds)
+        if not self.thresholds or not all(0 <= value < 1 for value in self.thresholds):
+            raise UsageError(f"thresholds={thresholds}: expected shares of the maximum in [0, 1).")
+        if not 0 < iou <= 1:
+            raise UsageError(f"iou={iou}: expected a number in (0, 1].")
+        self.iou, self.how = iou, how
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every image."""
+        self._ious: list[np.ndarray] = []  # one (T,) a pair of image and class
+        self._top1: list[bool] = []  # is that class the highest scored?
+        self._top1_images: list[bool] = []
+        self._top5_images: list[bool] = []
+        self._top5_right: list[np.ndarray] = []  # one (T,) an image
+
+    def update(self, maps: Float[Tensor, "B K h w"], logits: Float[Tensor, "B K"], batch: dict[str, Any]) -> None:
+        """Add a batch.
+
+        Args:
+            maps: raw maps of all classes; those of present and of the five highest scored classes are looked at.
+            logits: class scores.
+            batch: from :func:`wsl_core.data.collate`; needs ``labels``, ``size``, ``boxes`` and ``box_labels``.
+
+        Raises:
+            DataError: an image has no box of a class that is present, or the batch lacks one of the four keys.
+        """
+        if missing := [key for key in ("labels", "size", "boxes", "box_labels") if key not in batch]:
+            raise DataError(f"batch: key {missing[0]!r} is missing; localisation needs a data set with boxes.")
+        maps, logits = resize_maps(maps.float(), _padded_size(batch)).cpu(), logits.float().cpu()
+        for i in range(len(maps)):
+            height, width = batch["size"][i].tolist()
+            annotation = [batch[key][i].cpu() for key in ("labels", "boxes", "box_labels")]
+            self._add(maps[i, :, :height, :width], logits[i], *annotation)
+
+    def _add(self, maps: Tensor, logits: Tensor, labels: Tensor, boxes: Tensor, box_labels: Tensor) -> None:
+        present = labels.nonzero().flatten().tolist()
+        ranked = logits.topk(min(5, len(logits))).indices.tolist()
+        top5_right = np.zeros(len(self.thresholds), dtype=bool)
+        for c in present:
+            own = boxes[box_labels == c]
+            if not len(own):
+                raise DataError(f"batch: an image labelled {c} has no box of class {c}; leave it out of the set.")
+            ious = best_ious(maps[c], own, self.thresholds, self.how)
+            self._ious.append(ious)
+            self._top1.append(c == ranked[0])
+            if c in ranked:
+                top5_right |= ious >= self.iou
+        self._top1_images.append(ranked[0] in present)
+        self._top5_images.append(bool(set(ranked) & set(present)))
+        self._top5_right.append(top5_right)
+
+    def merge(self, other: "LocalizationEvaluator") -> "LocalizationEvaluator":
+        """Add what another evaluator with the same settings has seen; returns this one.
+
+        Raises:
+            UsageError: the settings differ.
+        """
+        if (self.thresholds, self.iou, self.how) != (other.thresholds, other.iou, other.how):
+            raise UsageError("merge: the evaluators differ in thresholds, IoU or normalisation.")
+        for name in ("_ious", "_top1", "_top1_images", "_top5_images", "_top5_right"):
+            getattr(self, name).extend(getattr(other, name))
+        return self
+
+    def compute(self) -> dict[str, Any]:
+        r"""Accuracies at the first threshold, and the GT-known curve over all of them.
+
+        Returns:
+            ``gt_known``, ``top1_localization``, ``top5_localization``, ``top1_classification``,
+            ``top5_classification`` in [0, 1]; ``mean_iou`` of the boxes; ``curve``: GT-known accuracy at each of
+            ``thresholds``; ``best_threshold``: where the curve is highest (for a choice on val); ``images``, ``pairs``.
+
+        Raises:
+            DataError: no image has been added.
+        """
+        if not self._ious:
+            raise DataError("compute: no image has been added; call update first.")
+        ious = np.stack(self._ious)  # (pairs, T)
+        curve = (ious >= self.iou).mean(axis=0)
+        top1 = np.array(self._top1)
+        return {
+            "gt_known": float(curve[0]),
+            "top1_localization": self._per_image_top1(ious, top1),
+            "top5_localization": float(np.stack(self._top5_right)[:, 0].mean()),
+            "top1_classification": float(np.mean(self._top1_images)),
+            "top5_classification": float(np.mean(self._top5_images)),
+            "mean_iou": float(ious[:, 0].mean()),
+            "curve": curve.tolist(),
+            "thresholds": list(self.thresholds),
+            "best_threshold": float(self.thresholds[int(curve.argmax())]),
+            "images": len(self._top1_images),
+            "pairs": len(ious),
+        }
+
+    def _per_image_top1(self, ious: np.ndarray, top1: np.ndarray) -> float:
+        """At most one pair of an image is its top class, so the sum over pairs counts images."""
+        return float((top1 & (ious[:, 0] >= self.iou)).sum() / len(self._top1_images))
+
+
+def _padded_size(batch: dict[str, Any]) -> tuple[int, int]:
+    """Height and width that the network saw: `collate` pads every image to the largest of the batch."""
+    height, width = batch["size"].amax(dim=0).tolist()
+    return height, width

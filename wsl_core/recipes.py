@@ -1,0 +1,315 @@
+"""The numbers that each run uses, in one table.
+
+A recipe says everything about a run but the random seed and where the data lie. Three scales: ``smoke`` runs in
+seconds and only proves that the code works, ``book`` in minutes on two CPU cores, ``paper`` is the paper's own recipe.
+"""
+
+import dataclasses
+import json
+import math
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from wsl_core.errors import UsageError
+
+__all__ = ["Recipe", "get_recipe", "parse_overrides"]
+
+CHOICES = {
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("constant", "cosine", "poly", "step"),
+    "precision": ("no", "bf16", "fp16"),
+}
+MULTIPLIERS = ("backbone_weight", "backbone_bias", "new_weight", "new_bias")
+AUGMENTATIONS = ("flip", "shift", "crop", "brightness", "contrast", "saturation")  # see training.augment
+BESIDE_THE_RESULT = ("source", "in_memory", "workers", "checkpoint_every")  # changing these changes no weight
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is trained on one data set. Immutable; ``replace`` makes a changed copy.
+
+    Attributes:
+        paper, dataset, scale: what the recipe is for.
+        data: options of ``load_dataset``.
+        images: use only this many images of each split, evenly spaced; ``None`` for all.
+        in_memory: decode or render the images once, before training, and keep them; their pixels must have 8 bits.
+        model: constructor arguments besides ``num_classes`` and ``task``, which come from the data.
+        steps, epochs: how long; exactly one of them is set. An epoch passes over the training images once.
+        batch_size: images per step over all processes together.
+        lr, momentum, nesterov, weight_decay: of the optimiser; momentum belongs to "sgd".
+        bias_weight_decay: whether biases and normalisation parameters decay too.
+        schedule: after ``warmup_steps`` of linear warm-up, "constant", "cosine" to zero, "poly" to zero with exponent
+            ``poly_power``, or "step": times ``step_gamma`` every ``step_size`` steps.
+        clip_norm: upper bound of the gradient's Euclidean norm, or ``None``.
+        multipliers: factors on ``lr`` for weights and biases of pre-trained and new layers (``model.new_modules``).
+        augment: see :func:`wsl_core.training.augment.augment`.
+        precision: "no" (float32), "bf16" or "fp16".
+        channels_last: memory layout; the same mathematics, two to three times faster on a CPU.
+        workers: processes that load data.
+        log_every, checkpoint_every, eval_every: in steps; the last two are multiples of the first, 0 means never.
+        source: where the numbers come from.
+
+    Raises:
+        UsageError: a value is out of range; the message names the field.
+
+    >>> Recipe("cam", "synthetic", steps=100).replace(lr=0.1).lr
+    0.1
+    """
+
+    paper: str
+    dataset: str
+    scale: str = "custom"
+    data: dict[str, Any] = field(default_factory=dict)
+    images: int | None = None
+    in_memory: bool = False
+    model: dict[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 48
+    optimizer: str = "adamw"
+    lr: float = 3e-3
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-2
+    bias_weight_decay: bool = True
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+    poly_power: float = 0.9
+    step_size: int | None = None
+    step_gamma: float = 0.1
+    clip_norm: float | None = None
+    multipliers: dict[str, float] = field(default_factory=dict)
+    augment: dict[str, Any] = field(default_factory=dict)
+    precision: str = "no"
+    channels_last: bool = False
+    workers: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 100
+    eval_every: int = 0
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            object.__setattr__(self, spec.name, _checked_type(spec.name, getattr(self, spec.name)))
+        object.__setattr__(self, "multipliers", dict.fromkeys(MULTIPLIERS, 1.0) | self.multipliers)
+        _check_ranges(self)
+
+    def total_steps(self, images: int) -> int:
+        """The number of optimiser steps on a training set of ``images`` images.
+
+        >>> Recipe("cam", "tiny-imagenet", epochs=12, batch_size=64).total_steps(8000)
+        1500
+        """
+        return self.steps if self.steps is not None else math.ceil(self.epochs * images / self.batch_size)
+
+    def replace(self, **changes: Any) -> "Recipe":
+        """A copy with other values. Options in a dictionary are merged; ``steps`` replaces ``epochs`` and vice versa.
+
+        Raises:
+            UsageError: there is no such field, or its value is out of range.
+
+        >>> recipe = Recipe("cam", "synthetic", steps=10, model={"backbone": "small"})
+        >>> recipe.replace(model={"pooling": "gmp"}, epochs=2).model
+        {'backbone': 'small', 'pooling': 'gmp'}
+        """
+        for name in changes:
+            _check_field(name)
+        if "steps" in changes and "epochs" not in changes:
+            changes["epochs"] = None
+        if "epochs" in changes and "steps" not in changes:
+            changes["steps"] = None
+        changes = {name: _checked_type(name, value) for name, value in changes.items()}
+        merged = {name: getattr(self, name) | value for name, value in changes.items() if name in _DICTIONARIES}
+        return dataclasses.replace(self, **changes | merged)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON has them.
+
+        >>> Recipe("cam", "synthetic", steps=10).to_dict()["optimizer"]
+        'adamw'
+        """
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide about the result: two recipes with the same ones train the same weights.
+
+        >>> recipe = Recipe("cam", "synthetic", steps=10)
+        >>> recipe.identity() == recipe.replace(workers=2).identity()
+        True
+        """
+        return {name: value for name, value in self.to_dict().items() if name not in BESIDE_THE_RESULT}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """Undo :meth:`to_dict`.
+
+        Raises:
+            UsageError: an entry is no field of a recipe, or its value is out of range.
+
+        >>> recipe = Recipe("cam", "synthetic", steps=10)
+        >>> Recipe.from_dict(recipe.to_dict()) == recipe
+        True
+        """
+        for name in values:
+            _check_field(name)
+        return cls(**{name: _checked_type(name, value) for name, value in values.items()})
+
+
+def parse_overrides(settings: list[str]) -> dict[str, Any]:
+    """Turn ``["lr=0.1", "model.pooling=gmp"]`` into changes for :meth:`Recipe.replace`.
+
+    A plain field takes the type that it has in the recipe, an option of a dictionary that of its JSON form (``true``,
+    ``3``, ``0.5``, ``null``, else text).
+
+    Raises:
+        UsageError: a setting has no "=", names no field, or its value has the wrong type.
+
+    >>> parse_overrides(["lr=0.1", "model.pooling=gmp"])
+    {'lr': 0.1, 'model': {'pooling': 'gmp'}}
+    """
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name, _, option = name.strip().partition(".")
+        if not equals:
+            raise UsageError(f"--set {setting}: expected key=value, such as lr=0.1 or model.pooling=gmp.")
+        _check_field(name)
+        if name in ("paper", "dataset", "scale"):
+            raise UsageError(f"--set {setting}: {name} chooses the recipe; name it on the command line instead.")
+        if (name in _DICTIONARIES) != bool(option):
+            form = f"{name}.OPTION=VALUE" if name in _DICTIONARIES else f"{name}=VALUE"
+            raise UsageError(f"--set {setting}: write it as {form}.")
+        if option:
+            changes.setdefault(name, {})[option] = _parse_json(text)
+        else:
+            text_only = type(None) not in _TYPES[name] and str in _TYPES[name]
+            changes[name] = _checked_type(name, text if text_only else _parse_json(text))
+    return changes
+
+
+def get_recipe(paper: str, dataset: str, scale: str) -> Recipe:
+    """The recipe of a paper for a data set at a scale.
+
+    Raises:
+        UsageError: there is none; the message lists those that exist.
+
+    >>> get_recipe("cam", "synthetic", "book").steps
+    700
+    """
+    for recipe in RECIPES:
+        if (recipe.paper, recipe.dataset, recipe.scale) == (paper, dataset, scale):
+            return recipe
+    known = ", ".join(f"{recipe.paper}/{recipe.dataset}/{recipe.scale}" for recipe in RECIPES)
+    raise UsageError(f"recipe {paper}/{dataset}/{scale} does not exist; expected one of {known}.")
+
+
+_TYPES = {
+    name: typing.get_args(hint) or (hint,)  # dict[str, Any] becomes (str, Any): dictionaries are looked up below
+    for name, hint in typing.get_type_hints(Recipe).items()
+}
+_DICTIONARIES = tuple(name for name, hint in typing.get_type_hints(Recipe).items() if typing.get_origin(hint) is dict)
+
+
+def _check_field(name: str) -> None:
+    if name not in _TYPES:
+        raise UsageError(f"{name!r} is no field of a recipe; expected one of {', '.join(_TYPES)}.")
+
+
+def _checked_type(name: str, value: Any) -> Any:
+    """``value`` if it has the field's type; a whole number becomes a float where a float is meant."""
+    types = (dict,) if name in _DICTIONARIES else _TYPES[name]
+    if type(value) is int and float in types:
+        return float(value)
+    if type(value) not in types:
+        expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+        raise UsageError(f"recipe field {name}: found {value!r}; expected {expected}.")
+    return dict(value) if isinstance(value, dict) else value
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _check_ranges(recipe: Recipe) -> None:
+    def require(holds: bool, name: str, expected: str) -> None:
+        if not holds:
+            raise UsageError(f"recipe field {name}: found {getattr(recipe, name)!r}; expected {expected}.")
+
+    for name, choices in CHOICES.items():
+        require(getattr(recipe, name) in choices, name, f"one of {', '.join(choices)}")
+    for name in ("batch_size", "log_every"):
+        require(getattr(recipe, name) >= 1, name, "at least 1")
+    for name in ("lr", "momentum", "weight_decay", "warmup_steps", "poly_power", "step_gamma", "workers"):
+        require(0 <= getattr(recipe, name) < math.inf, name, "a finite number that is not negative")
+    for name in ("steps", "epochs", "images", "step_size", "clip_norm"):
+        require(getattr(recipe, name) is None or getattr(recipe, name) > 0, name, "a number above 0, or null")
+    for name in ("checkpoint_every", "eval_every"):
+        value = getattr(recipe, name)
+        require(value >= 0 and value % recipe.log_every == 0, name, f"a multiple of log_every={recipe.log_every}, or 0")
+    require((recipe.steps is None) != (recipe.epochs is None), "steps", "exactly one of steps and epochs to be set")
+    require(recipe.schedule != "step" or recipe.step_size is not None, "step_size", "a number with schedule='step'")
+    require(not recipe.nesterov or recipe.momentum > 0, "momentum", "more than 0 with nesterov=True")
+    for name, known in (("multipliers", MULTIPLIERS), ("augment", AUGMENTATIONS)):
+        unknown = sorted(set(getattr(recipe, name)) - set(known))
+        require(not unknown, name, f"no options but {', '.join(known)}")
+        require(all(map(_is_number, getattr(recipe, name).values())), name, "numbers that are not negative")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (bool, int, float)) and 0 <= value < math.inf
+
+
+_SMOKE = Recipe(
+    "cam", "synthetic", scale="smoke", images=64, steps=24, batch_size=16, warmup_steps=4, channels_last=True,
+    log_every=4, checkpoint_every=8, augment={"flip": 0.5, "shift": 4},
+    source="Ours: seconds, to show that the code runs, and no more.",
+)  # fmt: skip
+
+_BOOK = Recipe(
+    "cam", "synthetic", scale="book", steps=700, batch_size=48, optimizer="adamw", lr=3e-3, weight_decay=1e-2,
+    schedule="cosine", warmup_steps=50, channels_last=True, in_memory=True, augment={"flip": 0.5, "shift": 8},
+    source="Ours: a minute on two CPU cores.",
+)  # fmt: skip
+
+# The released GoogLeNet solver and network definition, metalbubble/CAM at c63f285: SGD with momentum 0.9, a rate of
+# 0.001 divided by 10 every 40,000 of at most 160,000 iterations, weight decay 5e-4, batches of 64, mirrored crops of
+# 224, biases at twice the rate. The paper fine-tunes networks that were trained on ImageNet. bf16 and the memory layout
+# are ours.
+_PAPER = Recipe(
+    "cam", "imagenet", scale="paper", model={"backbone": "googlenet", "weights": "DEFAULT"},
+    steps=160_000, batch_size=64, optimizer="sgd", lr=1e-3, momentum=0.9, weight_decay=5e-4,
+    schedule="step", step_size=40_000, step_gamma=0.1, multipliers={"backbone_bias": 2.0, "new_bias": 2.0},
+    augment={"flip": 0.5, "crop": 224}, precision="bf16", channels_last=True, workers=8,
+    log_every=100, checkpoint_every=5_000,
+    source="metalbubble/CAM: models/solver_imagenet_googlenetCAM.prototxt, models/train_val_googlenetCAM.prototxt.",
+)  # fmt: skip
+
+_VGG16 = {"backbone": "vgg16", "dropout": 0.5}  # dropout: metalbubble/CAM, models/deploy_vgg16CAM.prototxt
+
+RECIPES = (
+    _SMOKE,
+    _SMOKE.replace(dataset="tiny-imagenet"),
+    _SMOKE.replace(dataset="folder", data={"max_side": 64}, augment={"crop": 64}),
+    _BOOK,
+    _BOOK.replace(
+        dataset="tiny-imagenet", model={"width": 40, "output_stride": 4}, epochs=12, batch_size=64, eval_every=500,
+        augment={"shift": 6}, source="Ours: a quarter of an hour on two CPU cores. Maps of 16x16 on images of 64 px.",
+    ),
+    _BOOK.replace(
+        dataset="folder", data={"max_side": 96}, augment={"crop": 96}, model={"width": 32},
+        steps=1000,
+        source="Ours: for a few hundred to a few thousand images of one's own.",
+    ),
+    _PAPER.replace(
+        dataset="folder", model=_VGG16, data={"max_side": 256},
+        source=f"{_PAPER.source} VGG16's own solver was not released.",
+    ),
+    _PAPER.replace(
+        dataset="tiny-imagenet", model=_VGG16, augment={"crop": 64, "shift": 6},
+        source=f"{_PAPER.source} VGG16's own solver was not released, and the paper has no run on these images.",
+    ),
+)  # fmt: skip
