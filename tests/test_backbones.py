@@ -1,5 +1,7 @@
 """Strides, shapes and weights of the backbones."""
 
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -44,6 +46,43 @@ def test_dilation_is_torchvisions_for_resnet():
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(ours.eval()(images), theirs.eval()(images))
+
+
+def geometry(backbone):
+    """Kind, kernel, stride, padding and dilation of every layer that moves pixels."""
+    layers = [module for module in backbone.modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.MaxPool2d))]
+    names = ("kernel_size", "stride", "padding", "dilation")
+    return [
+        (type(layer), *(torch.tensor(getattr(layer, name)).expand(2).tolist() for name in names)) for layer in layers
+    ]
+
+
+@pytest.mark.parametrize("by", ["dilation", "removal"])
+def test_a_stride_reached_in_steps_is_the_stride_reached_at_once(name, by):
+    torch.manual_seed(0)
+    coarse = build_backbone(name, output_stride={"resnet50": 32}.get(name, 16))
+    once, stepwise = copy.deepcopy(coarse).eval(), copy.deepcopy(coarse).eval()
+    set_output_stride(once, 4, by)
+    for stride in (16, 8, 8, 4):
+        set_output_stride(stepwise, stride, by)
+    assert geometry(stepwise) == geometry(once) != geometry(coarse) and stepwise.stride == once.stride == 4
+    images = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(stepwise(images), once(images))
+
+
+def test_dilation_and_removal_can_be_mixed():
+    """Layers behind a removed stride are dilated by the stages that ask for it, whichever of the calls came first."""
+    network = torchvision.models.resnet50()
+    reached = {}
+    for first, second in (("dilation", "removal"), ("removal", "dilation")):
+        backbone = from_resnet(copy.deepcopy(network))
+        set_output_stride(backbone, 16, first)  # of layer4
+        set_output_stride(backbone, 8, second)  # of layer3
+        reached[first] = [
+            [block.conv2.dilation[0] for block in layer] for layer in (backbone.layers.layer3, backbone.layers.layer4)
+        ]
+    assert reached == {"dilation": [[1] * 6, [1, 2, 2]], "removal": [[1, 2, 2, 2, 2, 2], [2, 2, 2]]}
 
 
 def test_dilation_keeps_the_receptive_field_and_removal_shrinks_it():

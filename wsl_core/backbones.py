@@ -173,6 +173,7 @@ def set_output_stride(backbone: Backbone, stride: int, by: str = "dilation") -> 
     With ``by="dilation"`` the layers behind are dilated instead and keep it; pre-trained weights then see the
     neighbourhoods they were trained on. A pooling layer without its stride becomes 3x3 with padding 1 and is never
     dilated, as in the released ACoL and AffinityNet code, so that the size stays a whole fraction of the image's.
+    Two calls, to stride 16 and then to 8, make the same network as one call to 8.
 
     Raises:
         UsageError: the backbone cannot reach this stride, or ``by`` is unknown.
@@ -191,14 +192,14 @@ def set_output_stride(backbone: Backbone, stride: int, by: str = "dilation") -> 
     finer = stages[len(stages) - possible.index(stride) :]
     first = {stage[0].module for stage in finer}
     every = {entry.module for stage in finer for entry in stage}
-    dilation = 1
+    factor = 1  # how much finer the map is at this layer than it was before the call
     for entry in list(_layers(backbone.layers)):
         if entry.module in every:
-            _remove_stride(entry, dilation)
+            _remove_stride(entry, factor)
             if by == "dilation" and entry.module in first:
-                dilation *= 2
+                factor *= 2
         elif isinstance(entry.module, nn.Conv2d):
-            _dilate(entry.module, dilation)
+            _dilate(entry.module, factor)
     backbone.stride = stride
 
 
@@ -229,16 +230,18 @@ def _strided_stages(layers: nn.Sequential) -> list[list[_Strided]]:
     return stages
 
 
-def _remove_stride(entry: _Strided, dilation: int) -> None:
+def _remove_stride(entry: _Strided, factor: int) -> None:
     if isinstance(entry.module, nn.MaxPool2d):
         setattr(entry.parent, entry.name, nn.MaxPool2d(3, stride=1, padding=1))
     else:
         entry.module.stride = (1, 1)
-        _dilate(entry.module, dilation)
+        _dilate(entry.module, factor)
 
 
-def _dilate(convolution: nn.Conv2d, dilation: int) -> None:
-    if dilation > 1:
+def _dilate(convolution: nn.Conv2d, factor: int) -> None:
+    """Spread the kernel ``factor`` times as far: an earlier call may have dilated it already."""
+    if factor > 1:
+        dilation = factor * convolution.dilation[0]
         padding = dilation * (convolution.kernel_size[0] - 1) // 2
         convolution.dilation, convolution.padding = (dilation, dilation), (padding, padding)
 
