@@ -238,7 +238,8 @@ class TestKnobs:
         versions = {Synthetic("val", **options).version for options in changes}
         assert len(versions) == 6
         assert Synthetic("val").version.startswith("synthetic/zoo/v1/")
-        assert Synthetic("val").version == Synthetic("train").version == Synthetic("val", context_bias=0.5).version
+        assert Synthetic("val", length=500).version == Synthetic("val", context_bias=0.5).version
+        assert len({Synthetic(split, length=500).version for split in Synthetic.splits}) == 3
 
 
 class TestInterventions:

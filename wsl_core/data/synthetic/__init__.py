@@ -92,8 +92,8 @@ class Synthetic(Dataset):
         self._prefix = f"{self.world.name}-{seed}-{split}"
         self.classes, self.task = self.world.classes, self.world.task
         self.part_names, self.keypoint_names = self.world.part_names, self.world.keypoint_names
-        options = digest((size, length, seed, self.world))
-        self.version = f"synthetic/{self.world.name}/v{self.world.revision}/{options}"
+        options = digest((size, self._length, seed, self.world))
+        self.version = f"synthetic/{self.world.name}/v{self.world.revision}/{split}/{options}"
 
     def __len__(self) -> int:
         return self._length
