@@ -72,17 +72,13 @@ def test_a_stride_reached_in_steps_is_the_stride_reached_at_once(name, by):
 
 
 def test_dilation_and_removal_can_be_mixed():
-    """Layers behind a removed stride are dilated by the stages that ask for it, whichever of the calls came first."""
-    network = torchvision.models.resnet50()
-    reached = {}
-    for first, second in (("dilation", "removal"), ("removal", "dilation")):
-        backbone = from_resnet(copy.deepcopy(network))
-        set_output_stride(backbone, 16, first)  # of layer4
-        set_output_stride(backbone, 8, second)  # of layer3
-        reached[first] = [
-            [block.conv2.dilation[0] for block in layer] for layer in (backbone.layers.layer3, backbone.layers.layer4)
-        ]
-    assert reached == {"dilation": [[1] * 6, [1, 2, 2]], "removal": [[1, 2, 2, 2, 2, 2], [2, 2, 2]]}
+    """A layer is dilated once for each stage before it that lost its stride by dilation."""
+    backbone = from_resnet(torchvision.models.resnet50())
+    for stride, by in ((16, "dilation"), (8, "removal"), (4, "dilation")):  # of layer4, of layer3, of layer2
+        set_output_stride(backbone, stride, by)
+    stages = (backbone.layers.layer2, backbone.layers.layer3, backbone.layers.layer4)
+    dilations = [[block.conv2.dilation[0] for block in stage] for stage in stages]
+    assert dilations == [[1, 2, 2, 2], [2] * 6, [2, 4, 4]]
 
 
 def test_dilation_keeps_the_receptive_field_and_removal_shrinks_it():

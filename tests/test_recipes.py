@@ -54,6 +54,12 @@ def test_an_unknown_recipe_lists_the_known():
         ("multipliers", {"bias": 2.0}),
         ("augment", {"rotate": 10}),
         ("augment", {"shift": -1}),
+        ("augment", {"shift": 0.5}),
+        ("augment", {"crop": 0}),
+        ("augment", {"crop": 1.5}),
+        ("augment", {"crop": True}),
+        ("augment", {"flip": 1.1}),
+        ("augment", {"contrast": "much"}),
     ],
 )
 def test_a_wrong_value_is_named(field, value):

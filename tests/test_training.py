@@ -300,6 +300,15 @@ def test_a_loss_that_is_not_finite_names_step_and_samples_and_changes_no_weight(
     assert not list((tmp_path / "checkpoints").glob(f"step_*{first_bad}"))
 
 
+@pytest.mark.parametrize("checkpoint_every", [0, 1])
+def test_weights_that_the_last_step_throws_out_of_range_are_not_written(tmp_path, checkpoint_every):
+    """Loss and gradient of the only step are finite; the update is not."""
+    recipe = PLAIN.replace(steps=1, lr=1e300, warmup_steps=0, log_every=1, checkpoint_every=checkpoint_every)
+    with pytest.raises(TrainingError, match=r"step 1: weights are not finite \(.*head\.weight.*Lower lr"):
+        train(tmp_path / "run", recipe)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
 # ---- runs found again
 
 
@@ -404,6 +413,20 @@ def test_masks_and_parts_move_with_their_image(options):
     if "crop" in options:
         assert result["mask"].shape[1:] == (options["crop"], options["crop"])
     assert len({tuple(mask.flatten().tolist()) for mask in result["mask"]}) > 1  # each image on its own
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop": 0}, "augment.crop: found 0; expected a whole number of pixels, at least 1"),
+        ({"crop": 1.5}, "augment.crop: found 1.5"),
+        ({"shift": -1}, "augment.shift: found -1; expected a whole number of pixels, at least 0"),
+        ({"rotate": 10}, "'rotate' is no option; expected flip"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        augment(batch_of((4, 5)), options, seeded())
 
 
 def test_flip_always_mirrors_and_never_does_not():

@@ -13,7 +13,7 @@ from typing import Any
 
 from wsl_core.errors import UsageError
 
-__all__ = ["Recipe", "get_recipe", "parse_overrides"]
+__all__ = ["Recipe", "check_augment", "get_recipe", "parse_overrides"]
 
 CHOICES = {
     "optimizer": ("sgd", "adamw"),
@@ -21,7 +21,8 @@ CHOICES = {
     "precision": ("no", "bf16", "fp16"),
 }
 MULTIPLIERS = ("backbone_weight", "backbone_bias", "new_weight", "new_bias")
-AUGMENTATIONS = ("flip", "shift", "crop", "brightness", "contrast", "saturation")  # see training.augment
+LEAST_PIXELS = {"shift": 0, "crop": 1}  # augmentations that are a number of pixels
+SHARES = ("flip", "brightness", "contrast", "saturation")  # augmentations that go from 0 to 1
 BESIDE_THE_RESULT = ("source", "in_memory", "workers", "checkpoint_every")  # changing these changes no weight
 
 
@@ -204,6 +205,28 @@ def get_recipe(paper: str, dataset: str, scale: str) -> Recipe:
     raise UsageError(f"recipe {paper}/{dataset}/{scale} does not exist; expected one of {known}.")
 
 
+def check_augment(options: dict[str, Any]) -> None:
+    """Make sure that :func:`wsl_core.training.augment.augment` can do what ``options`` ask for.
+
+    Raises:
+        UsageError: there is no such option, or its value is out of range.
+
+    >>> check_augment({"flip": 0.5, "crop": 64})
+    """
+    for name, value in options.items():
+        if name in LEAST_PIXELS:
+            holds = type(value) is int and value >= LEAST_PIXELS[name]
+            expected = f"a whole number of pixels, at least {LEAST_PIXELS[name]}"
+        elif name in SHARES:
+            holds, expected = _is_number(value) and value <= 1, "a number from 0 to 1"
+        else:
+            raise UsageError(
+                f"recipe field augment: {name!r} is no option; expected {', '.join((*SHARES, *LEAST_PIXELS))}."
+            )
+        if not holds:
+            raise UsageError(f"recipe field augment.{name}: found {value!r}; expected {expected}.")
+
+
 _TYPES = {
     name: typing.get_args(hint) or (hint,)  # dict[str, Any] becomes (str, Any): dictionaries are looked up below
     for name, hint in typing.get_type_hints(Recipe).items()
@@ -253,10 +276,9 @@ def _check_ranges(recipe: Recipe) -> None:
     require((recipe.steps is None) != (recipe.epochs is None), "steps", "exactly one of steps and epochs to be set")
     require(recipe.schedule != "step" or recipe.step_size is not None, "step_size", "a number with schedule='step'")
     require(not recipe.nesterov or recipe.momentum > 0, "momentum", "more than 0 with nesterov=True")
-    for name, known in (("multipliers", MULTIPLIERS), ("augment", AUGMENTATIONS)):
-        unknown = sorted(set(getattr(recipe, name)) - set(known))
-        require(not unknown, name, f"no options but {', '.join(known)}")
-        require(all(map(_is_number, getattr(recipe, name).values())), name, "numbers that are not negative")
+    require(set(recipe.multipliers) == set(MULTIPLIERS), "multipliers", f"no options but {', '.join(MULTIPLIERS)}")
+    require(all(map(_is_number, recipe.multipliers.values())), "multipliers", "numbers that are not negative")
+    check_augment(recipe.augment)
 
 
 def _is_number(value: Any) -> bool:

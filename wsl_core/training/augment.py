@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wsl_core.data import Batch
+from wsl_core.recipes import check_augment
 
 __all__ = ["augment"]
 
@@ -26,10 +27,14 @@ def augment(batch: Batch, options: dict[str, Any], generator: torch.Generator) -
             several sizes loses its padding.
         generator: on the CPU. It alone decides, so that a step can be repeated exactly.
 
+    Raises:
+        UsageError: an option is unknown or out of range.
+
     >>> batch = {"id": ["a"], "image": torch.arange(4.0).view(1, 1, 1, 4).expand(1, 3, 1, 4) / 3}
     >>> augment(batch, {"flip": 1.0}, torch.Generator())["image"][0, 0, 0] * 3
     tensor([3., 2., 1., 0.])
     """
+    check_augment(options)
     image = batch["image"]
     sizes = batch["size"] if "size" in batch else torch.tensor([image.shape[-2:]] * len(image))
     rows, columns = _sampled_positions(image, sizes, options, generator)
@@ -46,9 +51,7 @@ def _sampled_positions(
     """For each image, which of its rows and columns the result shows, in this order."""
     flipped = torch.rand(len(image), generator=generator) < options.get("flip", 0)
     rows, columns = (
-        _window(
-            sizes[:, axis], int(options.get("crop", image.shape[2 + axis])), int(options.get("shift", 0)), generator
-        )
+        _window(sizes[:, axis], options.get("crop", image.shape[2 + axis]), options.get("shift", 0), generator)
         for axis in (0, 1)
     )
     columns = torch.where(flipped[:, None], columns.flip(1), columns)

@@ -56,7 +56,7 @@ def train(
     """Train ``model`` in place, from the last checkpoint in ``directory`` if there is one; return the history.
 
     Raises:
-        TrainingError: a loss or gradient is not finite, or a checkpoint cannot be written.
+        TrainingError: a loss, gradient or weight is not finite, or a checkpoint cannot be written.
     """
     total_steps = recipe.total_steps(len(train_set))
     layout = torch.channels_last if recipe.channels_last else torch.preserve_format
@@ -95,6 +95,8 @@ def train(
         )
         if done % FINITE_CHECK_EVERY == 0 or log:
             watch.report()
+        if checkpoint or last:
+            _check_weights(model, done)
         if log:
             means = accelerator.reduce(torch.stack(list(sums.values())) / count, "mean").tolist()
             entry = {"step": done, "epoch": done * recipe.batch_size / len(train_set)}
@@ -293,6 +295,17 @@ class _FiniteWatch:
                 f"the loss or its gradient is not finite. The updates were left out, and checkpoints are sound. "
                 f"Look at these samples, or lower lr: {batches}."
             )
+
+
+def _check_weights(model: nn.Module, step: int) -> None:
+    """Raise before weights are kept that a last finite gradient has thrown out of the range of their numbers."""
+    state = model.state_dict()
+    finite = torch.stack([tensor.isfinite().all() for tensor in state.values()]).tolist()
+    if culprits := [name for name, sound in zip(state, finite, strict=True) if not sound]:
+        raise TrainingError(
+            f"step {step}: weights are not finite ({', '.join(culprits)}). They were not written, and earlier "
+            f"checkpoints are sound. Lower lr, or bound the gradient with clip_norm."
+        )
 
 
 def _resume(
