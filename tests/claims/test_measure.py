@@ -44,9 +44,9 @@ def counted(monkeypatch, tmp_path):
     return measurement
 
 
-def experiment_with(measurement, **changes):
+def experiment_with(measurement, name="cam-stride", **changes):
     return Experiment(
-        "cam-stride", "cam", "synthetic", "synthetic", {"CAM": TINY | changes}, lambda recipe: {}, measurement, ()
+        name, "cam", "synthetic", "synthetic", {"CAM": TINY | changes}, lambda recipe: {}, measurement, ()
     )
 
 
@@ -72,6 +72,20 @@ def test_what_was_measured_is_not_measured_again(counted, tmp_path):
     assert len(counted.models) == 1
     assert measure_smoke(tmp_path, seeds=2)[0].seeds == [0, 1]
     assert len(counted.models) == 2
+
+
+def test_fewer_seeds_never_shrink_a_record(counted, monkeypatch, tmp_path, capsys):
+    """Two claims of one experiment: one has been measured with more seeds than are asked for, the other not at all."""
+    more, new = "cam-map-mean-is-logit", "cam-grad-cam-is-cam"
+    metrics = [load_register().claim(name).metric for name in (more, new)]
+    values = {metric: {"float32": 0.0, "float64": 0.0} for metric in metrics}
+    monkeypatch.setitem(EXPERIMENTS, "cam-zoo", experiment_with(lambda models, data: values, "cam-zoo"))
+    (before,) = measure([more], "smoke", 3, tmp_path)
+    capsys.readouterr()
+    both = measure([more, new], "smoke", 2, tmp_path)
+    assert both[0] == before == load_record(more, tmp_path) and both[1].seeds == [0, 1]
+    assert f"{more}: the record of 3 seeds is current" in capsys.readouterr().err
+    assert [record.seeds for record in measure([new, more], "smoke", 4, tmp_path)] == [[0, 1, 2, 3]] * 2
 
 
 def test_a_killed_measurement_goes_on_with_the_seed_it_was_at(counted, tmp_path, capsys):
@@ -147,6 +161,13 @@ def test_the_commands(counted, tmp_path, capsys):
     assert CLAIM in shown and "seeds recorded: 1, needed: 5" in shown and "STALE" not in shown
     (tmp_path / f"{CLAIM}.json").write_text("{", encoding="utf-8")
     assert main(["status", "--out", str(tmp_path)]) == 1
+
+
+def test_a_disk_that_takes_no_record_is_one_line_and_status_1(counted, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["measure", CLAIM, "--scale", "smoke", "--seeds", "1", "--out", str(tmp_path / "file")]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.splitlines()[-1].startswith("error: ") and "file" in said.err.splitlines()[-1]
 
 
 def test_unknown_experiment():

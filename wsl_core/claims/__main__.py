@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "measure":
             measure(options.claims, options.scale, options.seeds, options.out)
         print(status_text(options.out))
-    except WSLError as error:
+    except (WSLError, OSError) as error:  # an OSError: no room, no permission
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     return 0
