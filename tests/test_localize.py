@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsl_core.errors import DataError, UsageError
-from wsl_core.localize import boxes_from_map, mask_from_maps
+from wsl_core.localize import boxes_from_map, mask_from_maps, official_boxes
 
 
 def rectangle(height=12, width=16, y0=2, x0=3, y1=6, x1=9, value=1.0):
@@ -76,3 +76,86 @@ def test_bad_input_is_named():
         boxes_from_map(torch.rand(3, 3), rule="smallest")
     with pytest.raises(DataError, match="NaN"):
         boxes_from_map(torch.tensor([[float("nan"), 1.0]]))
+
+
+# The rule of the released code ---------------------------------------------------------------------------------------
+
+
+def test_official_boxes_of_nested_levels():
+    """Gray 51 is above level 20 only, 255 above all three: two boxes, as those of levels 100 and 110 are the same."""
+    score_map = rectangle(60, 60, 5, 5, 45, 50, 0.2)
+    score_map[10:20, 12:30] = 1.0
+    assert official_boxes(score_map).tolist() == [[5, 5, 50, 45], [12, 10, 30, 20]]
+    assert official_boxes(7 * score_map).tolist() == official_boxes(score_map).tolist()
+    assert official_boxes(score_map, levels=(100,)).tolist() == [[12, 10, 30, 20]]
+
+
+def test_an_official_level_is_exceeded_strictly_after_rounding():
+    score_map = rectangle(60, 60, 5, 5, 15, 15)
+    score_map[30:40, 30:40] = 20.4 / 255  # rounds to 20
+    assert official_boxes(score_map, levels=(20,)).tolist() == [[5, 5, 15, 15]]
+    score_map[30:40, 30:40] = 20.6 / 255
+    assert official_boxes(score_map, levels=(20,)).tolist() == [[5, 5, 15, 15], [30, 30, 40, 40]]
+
+
+def test_a_box_goes_when_a_larger_one_shares_more_than_half_of_its_own_area():
+    for width, boxes in ((20, 2), (21, 1)):
+        score_map = rectangle(60, 60, 10, 5, 20, 45, 0.2)  # 40 wide
+        score_map[10:20, 5 : 5 + width] = 1.0
+        assert len(official_boxes(score_map, levels=(20, 100))) == boxes
+
+
+def test_the_successor_of_a_removed_box_stays():
+    """Three boxes, each more than half of the first: the second goes, the third is never held against the first."""
+    score_map = rectangle(60, 60, 5, 5, 45, 45, 0.2)
+    score_map[5:45, 5:43] = 105 / 255
+    score_map[5:45, 5:41] = 1.0
+    assert official_boxes(score_map).tolist() == [[5, 5, 45, 45], [5, 5, 41, 45]]
+    assert official_boxes(rectangle(60, 60, 5, 5, 45, 45)).tolist() == [[5, 5, 45, 45]] * 2
+
+
+def test_shallow_specks_go_only_beside_a_deep_region():
+    """A pixel stays from 10.5 / 255 of the greatest depth on: depth 1 beside 24, no longer beside 25."""
+    for side, boxes in ((48, 2), (50, 1)):
+        score_map = rectangle(90, 90, 5, 5, 5 + side, 5 + side)
+        score_map[70, 70] = 1.0
+        assert len(official_boxes(score_map, levels=(20,))) == boxes
+    assert official_boxes(score_map, levels=(20,)).tolist() == [[6, 6, 54, 54]]  # and the rim of the region
+
+
+def test_holes_have_boxes_with_their_rim():
+    score_map = rectangle(60, 60, 5, 5, 45, 45)
+    score_map[20:24, 30:36] = 0.0
+    assert official_boxes(score_map, levels=(20,)).tolist() == [[5, 5, 45, 45], [29, 19, 37, 25]]
+    score_map[20:24, 30:] = 0.0  # a bay is no hole
+    assert official_boxes(score_map, levels=(20,)).tolist() == [[5, 5, 45, 45]]
+
+
+def test_official_boxes_end_before_the_right_and_lower_edge():
+    assert official_boxes(torch.ones(30, 40), levels=(20,)).tolist() == [[0, 0, 35, 25]]
+    assert official_boxes(rectangle(30, 40, 26, 36, 30, 40)).shape == (0, 4)  # wholly in the margin
+
+
+@pytest.mark.parametrize("score_map", [torch.zeros(30, 30), -torch.rand(30, 30) - 0.1])
+def test_no_evidence_gives_no_official_box(score_map):
+    assert official_boxes(score_map).shape == (0, 4)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8))
+def test_official_boxes_of_noise_keep_the_rules(seed, smooth):
+    noise = torch.rand(1, 1, 30, 40, generator=torch.Generator().manual_seed(seed))
+    boxes = official_boxes(torch.nn.functional.avg_pool2d(noise, smooth, 1)[0, 0])
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    assert (areas > 0).all() and areas.tolist() == sorted(areas.tolist(), reverse=True)
+    assert boxes.min() >= 0 and (boxes.amax(dim=0)[2:] <= torch.tensor([36 - smooth, 26 - smooth])).all()
+
+
+def test_official_boxes_name_bad_input():
+    with pytest.raises(UsageError, match=r"levels=\(20, 255\)"):
+        official_boxes(torch.rand(30, 30), (20, 255))
+    with pytest.raises(UsageError, match=r"levels=\(\)"):
+        official_boxes(torch.rand(30, 30), ())
+    with pytest.raises(UsageError, match=r"score_map is \(12, 5\)"):
+        official_boxes(torch.rand(12, 5))
+    with pytest.raises(DataError, match="NaN"):
+        official_boxes(torch.full((30, 30), float("nan")))

@@ -1,13 +1,16 @@
 """Laws of the small functions: range, flat maps, bad values, gradients."""
 
+from itertools import pairwise
+
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wsl_core.errors import DataError, UsageError
-from wsl_core.ops import global_pool, normalize, resize_maps
+from wsl_core.ops import Grid, global_pool, normalize, resize_maps
 
 finite_maps = hnp.arrays("float32", (2, 3, 4), elements=st.floats(-1e6, 1e6, width=32)).map(torch.from_numpy)
 
@@ -70,17 +73,102 @@ def test_unknown_names_raise():
         global_pool(torch.zeros(1, 1, 2, 2), "median")
 
 
-def test_pooling_gradients_in_float64():
-    features = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    for how in ("gap", "gmp"):
-        assert torch.autograd.gradcheck(lambda x, how=how: global_pool(x, how), features)
+FAMILY = [("gap", None), ("gmp", None), ("lse", 5.0), ("topk", 0.2), ("gem", 3.0)]
+rectified = hnp.arrays("float64", (1, 2, 4, 5), elements=st.floats(0, 50)).map(torch.from_numpy)
+pairs = {  # two values of each parameter, the one nearer to GAP first
+    "lse": st.tuples(st.floats(1e-3, 20), st.floats(1e-3, 20)).map(sorted),
+    "topk": st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(lambda pair: sorted(pair, reverse=True)),
+    "gem": st.tuples(st.floats(1, 20), st.floats(1, 20)).map(sorted),
+}
 
 
-def test_gap_spreads_its_gradient_and_gmp_does_not():
-    for how, touched in (("gap", 20), ("gmp", 1)):
-        features = torch.rand(1, 1, 4, 5, requires_grad=True)
-        global_pool(features, how).sum().backward()
-        assert (features.grad != 0).sum() == touched
+def gradient_of_pooling(features, how, parameter=None):
+    features = features.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(global_pool(features, how, parameter).sum(), features)
+    return gradient
+
+
+@pytest.mark.parametrize(("how", "parameter"), FAMILY)
+def test_pooling_gradients_in_float64(how, parameter):
+    features = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: global_pool(x, how, parameter), features)
+
+
+@pytest.mark.parametrize(
+    ("how", "parameter", "limit"),
+    [
+        ("lse", 1e-6, "gap"),
+        ("lse", 1e6, "gmp"),
+        ("topk", 1, "gap"),
+        ("topk", 1e-9, "gmp"),
+        ("gem", 1, "gap"),
+        ("gem", 1e7, "gmp"),
+    ],
+)
+@pytest.mark.parametrize("scale", [1e-2, 1.0, 1e3])
+def test_the_ends_of_the_family_are_gap_and_gmp(how, parameter, limit, scale):
+    """In the precision of training: small r loses no digits, a large power does not overflow."""
+    features = scale * torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    if how == "lse":
+        parameter /= scale  # r has the unit of one over a feature
+    torch.testing.assert_close(global_pool(features, how, parameter), global_pool(features, limit), rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("how", pairs)
+@given(features=rectified, data=st.data())
+def test_between_gap_and_gmp_the_family_rises(how, features, data):
+    near_gap, near_gmp = data.draw(pairs[how])
+    values = [global_pool(features, *step) for step in (("gap",), (how, near_gap), (how, near_gmp), ("gmp",))]
+    for lower, higher in pairwise(values):
+        assert (lower <= higher + 2e-6).all()  # GeM lifts zeros to 1e-6
+
+
+def test_each_pooling_gives_a_position_its_own_share_of_the_gradient():
+    features = torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
+    flat = features.flatten()
+    highest = torch.zeros(20, dtype=torch.float64)
+    highest[flat.topk(5).indices] = 1 / 5
+    expected = {
+        ("gap", None): torch.full_like(flat, 1 / 20),
+        ("gmp", None): (flat == flat.max()).double(),
+        ("lse", 7.0): (7 * flat).softmax(dim=0),
+        ("topk", 0.25): highest,
+        ("gem", 4.0): flat**3 / 20 / flat.pow(4).mean() ** 0.75,
+    }
+    for (how, parameter), gradient in expected.items():
+        torch.testing.assert_close(gradient_of_pooling(features, how, parameter).flatten(), gradient)
+
+
+def test_gmp_divides_its_gradient_among_equal_maxima():
+    assert gradient_of_pooling(torch.tensor([[[[2.0, 2.0], [1.0, 0.0]]]]), "gmp").flatten().tolist() == [0.5, 0.5, 0, 0]
+
+
+@pytest.mark.parametrize(("how", "parameter"), FAMILY)
+def test_a_silent_unit_has_a_finite_value_and_gradient(how, parameter):
+    """Behind a ReLU whole maps are zero, and others zero almost everywhere."""
+    features = torch.zeros(2, 1, 6, 6)
+    features[1, 0, 2, 3] = 300.0
+    assert global_pool(features, how, parameter)[0].item() == pytest.approx(0, abs=2e-6)
+    assert gradient_of_pooling(features, how, parameter).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("how", "parameter", "words"),
+    [
+        ("gap", 2.0, "'gap' takes none"),
+        ("gmp", 0.0, "'gmp' takes none"),
+        ("lse", None, "pooling_parameter=None: pooling 'lse' expects a sharpness r > 0"),
+        ("lse", 0.0, "sharpness"),
+        ("lse", float("inf"), "sharpness"),
+        ("lse", float("nan"), "sharpness"),
+        ("topk", 0.0, "share q"),
+        ("topk", 3, "share q"),
+        ("gem", 0.5, "exponent p >= 1"),
+    ],
+)
+def test_a_pooling_parameter_out_of_range(how, parameter, words):
+    with pytest.raises(UsageError, match=words):
+        global_pool(torch.zeros(1, 1, 2, 2), how, parameter)
 
 
 def test_resize_keeps_a_constant_and_the_range():
@@ -88,3 +176,18 @@ def test_resize_keeps_a_constant_and_the_range():
     maps = torch.rand(1, 2, 5, 5)
     larger = resize_maps(maps, (40, 40))
     assert larger.min() >= maps.min() and larger.max() <= maps.max()
+
+
+@given(st.tuples(*[st.integers(1, 9)] * 2), st.tuples(*[st.integers(1, 30)] * 2))
+def test_cells_that_tile_the_image_are_enlarged_as_torch_does(cells, size):
+    maps = torch.rand(2, 3, *cells, dtype=torch.float64)
+    torch.testing.assert_close(resize_maps(maps, size), F.interpolate(maps, size, mode="bilinear"))
+
+
+@given(st.integers(2, 9), st.integers(1, 8), st.floats(-4, 12))
+def test_a_cell_is_put_where_the_grid_says(cells, stride, first):
+    """A map that holds the place of each of its cells must show every pixel between them its own place."""
+    place = first + stride * torch.arange(cells, dtype=torch.float64)
+    enlarged = resize_maps(place.expand(1, 1, cells, cells), (40, 40), Grid(stride, first))[0, 0, 0]
+    pixel = torch.arange(40) + 0.5
+    torch.testing.assert_close(enlarged, pixel.double().clamp(place[0].item(), place[-1].item()))

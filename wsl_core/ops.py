@@ -1,34 +1,101 @@
 """Small tensor functions that several papers share."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from wsl_core.errors import DataError, UsageError
 
-__all__ = ["POOLINGS", "global_pool", "normalize", "resize_maps"]
+__all__ = ["POOLINGS", "Grid", "Pooling", "global_pool", "normalize", "resize_maps"]
 
-POOLINGS = ("gap", "gmp")
+POSITIONS = (-2, -1)
+GEM_FLOOR = 1e-6  # as in the GeM paper's code: the root has no finite gradient at zero
 
 
-def global_pool(features: Float[Tensor, "B D h w"], how: str = "gap") -> Float[Tensor, "B D"]:
-    r"""Reduce every feature map to one number, $F_k$.
+class Pooling(NamedTuple):
+    """One way to reduce the positions of a feature map to a number.
 
-    ``"gap"`` takes the mean over positions, $F_k = \frac{1}{hw}\sum_{x,y} f_k(x,y)$. The CAM paper writes the sum;
-    the layer computes the mean, and the constant is absorbed in the weights. ``"gmp"`` takes the maximum.
+    Attributes:
+        pool: features (B, D, h, w) and the parameter to (B, D).
+        expected: what the parameter is; ``None`` where the pooling takes none.
+        allows: whether a value of the parameter is in its range.
+    """
+
+    pool: Callable[[Tensor, float], Tensor]
+    expected: str | None = None
+    allows: Callable[[float], bool] = lambda parameter: True
+
+
+def _log_mean_exp(features: Float[Tensor, "B D h w"], r: float) -> Float[Tensor, "B D"]:
+    top = features.detach().amax(dim=POSITIONS, keepdim=True)  # cancels out; expm1 and log1p keep the digits of small r
+    return top[..., 0, 0] + (r * (features - top)).expm1().mean(dim=POSITIONS).log1p() / r
+
+
+def _top_mean(features: Float[Tensor, "B D h w"], q: float) -> Float[Tensor, "B D"]:
+    values = features.flatten(-2)
+    return values.topk(max(1, round(q * values.shape[-1])), dim=-1).values.mean(dim=-1)
+
+
+def _generalized_mean(features: Float[Tensor, "B D h w"], p: float) -> Float[Tensor, "B D"]:
+    features = features.clamp(min=GEM_FLOOR)
+    top = features.detach().amax(dim=POSITIONS, keepdim=True)  # cancels out; without it a high power overflows
+    return top[..., 0, 0] * (features / top).pow(p).mean(dim=POSITIONS).pow(1 / p)
+
+
+POOLINGS = {
+    "gap": Pooling(lambda features, _: features.mean(dim=POSITIONS)),  # (1.1)
+    "gmp": Pooling(lambda features, _: features.amax(dim=POSITIONS)),  # (1.8)
+    "lse": Pooling(_log_mean_exp, "a sharpness r > 0", lambda r: 0 < r < float("inf")),
+    "topk": Pooling(_top_mean, "a share q of the positions, 0 < q <= 1", lambda q: 0 < q <= 1),
+    "gem": Pooling(_generalized_mean, "an exponent p >= 1", lambda p: 1 <= p < float("inf")),
+}
+
+
+def global_pool(
+    features: Float[Tensor, "B D h w"], how: str = "gap", parameter: float | None = None
+) -> Float[Tensor, "B D"]:
+    r"""Reduce every feature map to one number, $F_k$: the mean, the maximum, or something between.
+
+    ========== ============================================== ========================= =================
+    ``how``    $F_k$                                          $\partial F_k/\partial f$ GAP at, GMP at
+    ========== ============================================== ========================= =================
+    ``"gap"``  $\frac{1}{hw}\sum_{x,y} f_k(x,y)$              $1/hw$ everywhere
+    ``"gmp"``  $\max_{x,y} f_k(x,y)$                          all at the maximum
+    ``"lse"``  $\frac 1r\log\frac 1{hw}\sum e^{r f_k}$        a softmax of $r f_k$      $r\to 0$, $\infty$
+    ``"topk"`` mean of the highest share $q$ of the positions $1/qhw$ on these          $q=1$, $1/hw$
+    ``"gem"``  $(\frac 1{hw}\sum f_k^p)^{1/p}$                grows as $f_k^{p-1}$      $p=1$, $\infty$
+    ========== ============================================== ========================= =================
+
+    The CAM paper writes GAP as a sum; the layer computes the mean, and the constant is absorbed in the weights.
+    Log-sum-exp is from Pinheiro and Collobert (CVPR 2015). GeM, the generalised mean of Radenovic, Tolias and Chum
+    (TPAMI 2019), needs features that are not negative, as behind a ReLU: like theirs, it lifts every value to at least
+    1e-6. Where several positions share the maximum, GMP divides its gradient among them. A share counts whole
+    positions, at least one.
+
+    Args:
+        features: the last feature maps.
+        how: one of ``POOLINGS``.
+        parameter: r, q or p; ``None`` for GAP and GMP, which have none.
 
     Raises:
-        UsageError: ``how`` is not one of ``POOLINGS``.
+        UsageError: ``how`` is not one of ``POOLINGS``, or ``parameter`` does not fit it.
 
     >>> import torch
-    >>> global_pool(torch.tensor([[[[0.0, 4.0], [0.0, 0.0]]]])).item()
-    1.0
+    >>> features = torch.tensor([[[[0.0, 4.0], [0.0, 0.0]]]])
+    >>> global_pool(features).item(), global_pool(features, "topk", 0.5).item(), global_pool(features, "gmp").item()
+    (1.0, 2.0, 4.0)
     """
-    if how == "gap":
-        return features.mean(dim=(-2, -1))  # (1.1)
-    if how == "gmp":
-        return features.amax(dim=(-2, -1))  # (1.8)
-    raise UsageError(f"pooling={how!r} is unknown; expected one of {', '.join(POOLINGS)}.")
+    if how not in POOLINGS:
+        raise UsageError(f"pooling={how!r} is unknown; expected one of {', '.join(POOLINGS)}.")
+    pool, expected, allows = POOLINGS[how]
+    if expected is None and parameter is not None:
+        raise UsageError(f"pooling_parameter={parameter!r}: pooling {how!r} takes none; leave it out.")
+    if expected is not None and not (isinstance(parameter, float | int) and allows(parameter)):
+        raise UsageError(f"pooling_parameter={parameter!r}: pooling {how!r} expects {expected}.")
+    return pool(features, parameter)
 
 
 def normalize(maps: Float[Tensor, "*batch h w"], how: str = "minmax") -> Float[Tensor, "*batch h w"]:
@@ -65,11 +132,44 @@ def normalize(maps: Float[Tensor, "*batch h w"], how: str = "minmax") -> Float[T
     return ((maps - low) / top.masked_fill(flat, 1)).masked_fill(flat, 0)
 
 
-def resize_maps(maps: Float[Tensor, "B K h w"], size: tuple[int, int]) -> Float[Tensor, "B K H W"]:
+class Grid(NamedTuple):
+    """Where the cells of a feature map lie on the image: cell i is centred ``first + i * stride`` pixels from its edge.
+
+    Cells that tile the image evenly have ``first = stride / 2``. Layers with odd kernels and a stride do not tile: they
+    look at the upper left pixel of their cell. ``Backbone.grid`` says where the cells of a network are.
+    """
+
+    stride: float
+    first: float
+
+
+def resize_maps(
+    maps: Float[Tensor, "B K h w"], size: tuple[int, int], grid: Grid | None = None
+) -> Float[Tensor, "B K H W"]:
     """Enlarge maps to ``size`` (height, width) by bilinear interpolation between cell centres.
 
+    Outside the outermost centres the nearest value holds. Linear in the pixels of the result.
+
+    Args:
+        maps: one value a cell.
+        size: with a ``grid``, that of the image that the network has seen.
+        grid: where the cells are centred; ``None`` where they tile the image evenly.
+
     >>> import torch
-    >>> resize_maps(torch.ones(1, 2, 3, 3), (12, 12)).shape
-    torch.Size([1, 2, 12, 12])
+    >>> resize_maps(torch.tensor([[[[0.0, 1.0]]]]), (1, 4)).tolist()
+    [[[[0.0, 0.25, 0.75, 1.0]]]]
+    >>> resize_maps(torch.tensor([[[[0.0, 1.0]]]]), (1, 4), Grid(stride=2, first=0.5)).tolist()
+    [[[[0.0, 0.5, 1.0, 1.0]]]]
     """
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    for dim, pixels in zip((-2, -1), size, strict=True):
+        cells = maps.shape[dim]
+        stride, first = grid or Grid(pixels / cells, pixels / cells / 2)
+        centres = torch.arange(pixels, device=maps.device, dtype=torch.float64) + 0.5
+        position = ((centres - first) / stride).clamp(0, cells - 1)  # of each pixel, in cells
+        left = position.long().clamp(max=max(cells - 2, 0))
+        right = (left + 1).clamp(max=cells - 1)
+        share = (position - left).to(maps.dtype)
+        if dim == -2:
+            share = share[:, None]
+        maps = torch.lerp(maps.index_select(dim, left), maps.index_select(dim, right), share)
+    return maps

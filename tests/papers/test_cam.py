@@ -1,6 +1,7 @@
 """Laws of CAM and Grad-CAM (PAPERS.md, section 9)."""
 
 import gc
+import json
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torchvision
 from wsl_core.errors import UsageError
 from wsl_core.ops import normalize
 from wsl_core.papers import build_model
-from wsl_core.papers.cam import CAM, class_activation_maps, classification_loss, grad_cam
+from wsl_core.papers.cam import CAM, class_activation_maps, classification_loss, grad_cam, gradient_saliency
 
 IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -67,10 +68,10 @@ def test_maps_are_linear_in_the_weights():
     torch.testing.assert_close(class_activation_maps(features, 2 * weight), 2 * class_activation_maps(features, weight))
 
 
-@pytest.mark.parametrize("pooling", ["gap", "gmp"])
-def test_grad_cam_is_cam_up_to_relu_and_scale(pooling):
-    """Behind GMP too: one position has the whole gradient, and its mean over positions is the same."""
-    model = trained_looking(pooling=pooling).double()
+@pytest.mark.parametrize(("pooling", "parameter"), [("gap", None), ("gmp", None), ("lse", 5.0), ("topk", 0.2)])
+def test_grad_cam_is_cam_up_to_relu_and_scale(pooling, parameter):
+    """Behind any pooling whose gradient adds up to one over the positions, since Grad-CAM takes its mean."""
+    model = trained_looking(pooling=pooling, pooling_parameter=parameter).double()
     images, labels = IMAGES.double(), torch.ones(3, 8, dtype=torch.float64)
     maps = grad_cam(model, images, labels, "head")
     cells = maps.shape[-1] * maps.shape[-2]
@@ -126,6 +127,46 @@ def test_grad_cam_names_the_wrong_layer():
     model.unused = torch.nn.Identity()
     with pytest.raises(UsageError, match="was not called"):
         grad_cam(model, IMAGES, torch.ones(3, 8), "unused")
+
+
+def test_saliency_of_a_linear_classifier_is_the_size_of_its_weights():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 4))
+    weight = network[1].weight.detach().view(4, 3, 64, 64)
+    maps = gradient_saliency(network, IMAGES, torch.ones(3, 4))
+    torch.testing.assert_close(maps, weight.abs().amax(dim=1).expand(3, 4, 64, 64))
+
+
+def test_saliency_predicts_what_a_small_change_of_a_pixel_does():
+    model = trained_looking(output_stride=4).double()
+    images, step = IMAGES[:1].double(), 1e-6
+    saliency = gradient_saliency(model, images, torch.eye(8, dtype=torch.float64)[2:3])[0, 2]
+    for y, x in ((5, 7), (30, 40), (63, 0)):
+        changes = torch.zeros(3, 3, 64, 64, dtype=torch.float64)  # one colour at a time
+        changes[range(3), range(3), y, x] = step
+        with torch.no_grad():
+            slopes = (model(images + changes)[:, 2] - model(images - changes)[:, 2]) / (2 * step)
+        assert slopes.abs().max().item() == pytest.approx(saliency[y, x].item(), rel=1e-4, abs=1e-9)
+
+
+def test_saliency_of_a_batch_is_that_of_each_image():
+    model, labels = trained_looking(), torch.eye(8)[[1, 4, 1]]
+    maps = gradient_saliency(model, IMAGES, labels)
+    alone = torch.cat([gradient_saliency(model, IMAGES[i : i + 1], labels[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(maps, alone, rtol=1e-4, atol=1e-7)
+    assert maps.shape == (3, 8, 64, 64)
+    assert maps[labels == 0].abs().max() == 0 < maps[labels == 1].amax(dim=(1, 2)).min()
+
+
+def test_saliency_leaves_no_trace_and_works_inside_no_grad():
+    model = trained_looking().requires_grad_(False)
+    images = IMAGES.clone()
+    with torch.no_grad():
+        assert gradient_saliency(model, images, torch.ones(3, 8)).max() > 0
+    model.requires_grad_(True)
+    gradient_saliency(model, images, torch.ones(3, 8))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not images.requires_grad and images.grad is None
 
 
 def test_memory_stays_constant_over_thousands_of_calls():
@@ -187,8 +228,8 @@ def test_losses_of_a_batch_reach_every_parameter():
 
 
 def test_the_configuration_rebuilds_the_model():
-    model = CAM(num_classes=3, pooling="gmp", output_stride=4, width=8)
-    again = build_model("cam", **model.config)
+    model = CAM(num_classes=3, pooling="lse", pooling_parameter=5.0, output_stride=4, width=8)
+    again = build_model("cam", **json.loads(json.dumps(model.config)))
     again.load_state_dict(model.state_dict())
     assert torch.equal(again.eval()(IMAGES), model.eval()(IMAGES))
 
@@ -199,6 +240,8 @@ def test_the_configuration_rebuilds_the_model():
         ({"num_classes": 0}, "num_classes=0"),
         ({"task": "triple"}, "task='triple'"),
         ({"pooling": "sum"}, "pooling='sum'"),
+        ({"pooling": "gem"}, "pooling_parameter=None: pooling 'gem' expects"),
+        ({"pooling": "gap", "pooling_parameter": 2.0}, "'gap' takes none"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"backbone": "vit"}, "backbone='vit'"),
     ],

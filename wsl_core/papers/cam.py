@@ -5,6 +5,7 @@ The same weights, applied before the sum, give a map of where the score comes fr
 chapter 1.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,9 @@ from torch.nn import functional as F
 
 from wsl_core.backbones import Backbone, build_backbone, from_resnet
 from wsl_core.errors import UsageError
-from wsl_core.ops import global_pool
+from wsl_core.ops import Grid, global_pool
 
-__all__ = ["CAM", "class_activation_maps", "classification_loss", "grad_cam"]
+__all__ = ["CAM", "class_activation_maps", "classification_loss", "grad_cam", "gradient_saliency"]
 
 HEAD_CHANNELS = {"alexnet": 1024, "vgg16": 1024, "googlenet": 1024}  # the paper's extra convolution; others have none
 
@@ -29,7 +30,9 @@ class CAM(nn.Module):
     Args:
         backbone: a name of :data:`wsl_core.backbones.BACKBONES`.
         num_classes: number of classes, K.
-        pooling: ``"gap"`` (the paper's) or ``"gmp"`` (its rival, chapter 2).
+        pooling: ``"gap"`` (the paper's), ``"gmp"`` (its rival) or what lies between, see
+            :func:`wsl_core.ops.global_pool`.
+        pooling_parameter: the number that a pooling between GAP and GMP takes.
         task: ``"single"`` label an image (softmax) or ``"multi"`` (one sigmoid a class).
         weights: ``"DEFAULT"`` for torchvision's ImageNet weights, or ``None``.
         output_stride: pixels per cell of the map; ``None`` keeps the published one.
@@ -56,6 +59,7 @@ class CAM(nn.Module):
         backbone: str = "small",
         num_classes: int = 8,
         pooling: str = "gap",
+        pooling_parameter: float | None = None,
         task: str = "single",
         weights: str | None = None,
         output_stride: int | None = None,
@@ -69,7 +73,7 @@ class CAM(nn.Module):
             key: value for key, value in locals().items() if key not in ("self", "__class__")
         }
         _check(num_classes, task, dropout)
-        global_pool(torch.zeros(1, 1, 1, 1), pooling)  # an unknown pooling fails here, not in the first step
+        global_pool(torch.zeros(1, 1, 1, 1), pooling, pooling_parameter)  # what is wrong fails here, not in training
         options = {} if width is None else {"width": width}
         self._assemble(build_backbone(backbone, weights, output_stride, stride_by, **options))
 
@@ -84,6 +88,7 @@ class CAM(nn.Module):
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model.config = {"num_classes": network.fc.out_features, "pooling": "gap", "task": "single"}
+        model.config["pooling_parameter"] = None
         model.config |= {"head_channels": 0, "dropout": 0.0, "backbone": "resnet50"}
         model._assemble(from_resnet(network))
         return model
@@ -92,6 +97,7 @@ class CAM(nn.Module):
         """Backbone, the paper's extra convolution if any, and the linear layer that carries w."""
         config = self.config
         self.pooling, self.task = config["pooling"], config["task"]
+        self.pooling_parameter = config["pooling_parameter"]
         pretrained, backbone.classifier = backbone.classifier, None
         self.backbone, channels, self.head = backbone, backbone.channels, nn.Identity()
         width = config["head_channels"]
@@ -105,13 +111,19 @@ class CAM(nn.Module):
         if pretrained is not None and not width and pretrained.out_features == config["num_classes"]:
             self.classifier = pretrained
 
+    @property
+    def grid(self) -> Grid:
+        """Where the cells of the maps are centred on the image, for :func:`wsl_core.ops.resize_maps`."""
+        return self.backbone.grid  # the extra 3x3 convolution moves no centre
+
     def features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
         """$f_k(x, y)$, the last convolutional maps. Images are RGB in [0, 1]."""
         return self.head(self.backbone(images))
 
     def classify(self, features: Float[Tensor, "B D h w"]) -> Float[Tensor, "B K"]:
         r"""$S_c = \sum_k w_k^c F_k + b_c$ with $F_k$ the pooled $f_k$ (equations 1.1 and 1.2)."""
-        return self.classifier(self.dropout(global_pool(features, self.pooling)))  # (1.1), (1.2)
+        pooled = global_pool(features, self.pooling, self.pooling_parameter)  # (1.1)
+        return self.classifier(self.dropout(pooled))  # (1.2)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
         """Logits $S_c$ of RGB images in [0, 1]."""
@@ -209,12 +221,49 @@ def grad_cam(
         raise UsageError(f"layer={layer!r} was not called by {type(model).__name__}.forward.")
     features = recorded[-1]
     maps = features.new_zeros(*labels.shape, *features.shape[-2:])
-    for c in labels.any(dim=0).nonzero().flatten().tolist():
-        ones = torch.ones_like(scores[c])  # one backward pass for the whole batch: images do not influence each other
-        (gradient,) = torch.autograd.grad(scores[c], features, ones, retain_graph=True)
+    for c, gradient in _gradients(scores, features, labels):
         alpha = gradient.mean(dim=(2, 3), keepdim=True)  # (B, D, 1, 1), (1.5)
         maps[:, c] = (alpha * features).sum(dim=1).detach().relu()  # (1.6)
     return maps * labels[:, :, None, None]
+
+
+def gradient_saliency(
+    model: nn.Module, images: Float[Tensor, "B 3 H W"], labels: Float[Tensor, "B K"]
+) -> Float[Tensor, "B K H W"]:
+    r"""Back-propagation, the CAM paper's baseline: $\max_{\text{RGB}} |\partial S_c / \partial I(x, y)|$.
+
+    After Simonyan, Vedaldi and Zisserman (2013). Their boxes come from a GraphCut segmentation whose foreground and
+    background are learned from the pixels above the 95 % and below the 30 % quantile of the saliency. Which rule gave
+    the CAM paper's boxes of this baseline is unknown. Here they are drawn by the same rule as those of any other map,
+    so that the maps are compared and not the rules.
+
+    Args:
+        model: called as ``model(images)``, returns logits (B, K); in evaluation mode, so that images do not mix. Its
+            parameters and their ``.grad`` are left alone.
+        labels: which classes to explain; the maps of the others are zero. One backward pass for each class present.
+
+    >>> model = CAM(num_classes=2).eval()
+    >>> maps = gradient_saliency(model, torch.rand(1, 3, 96, 96), torch.tensor([[1.0, 0.0]]))
+    >>> maps.shape, maps.min().item(), maps[0, 1].max().item()
+    (torch.Size([1, 2, 96, 96]), 0.0, 0.0)
+    """
+    pixels = images.detach().requires_grad_()
+    with torch.enable_grad():
+        scores = model(pixels).unbind(dim=1)
+    maps = images.new_zeros(*labels.shape, *images.shape[-2:])
+    for c, gradient in _gradients(scores, pixels, labels):
+        maps[:, c] = gradient.abs().amax(dim=1)
+    return maps * labels[:, :, None, None]
+
+
+def _gradients(
+    scores: tuple[Float[Tensor, " B"], ...], inputs: Tensor, labels: Float[Tensor, "B K"]
+) -> Iterator[tuple[int, Tensor]]:
+    """Of each class that is present in the batch: its number and the gradient of its score, image by image."""
+    for c in labels.any(dim=0).nonzero().flatten().tolist():
+        ones = torch.ones_like(scores[c])  # one backward pass for the whole batch: images do not influence each other
+        (gradient,) = torch.autograd.grad(scores[c], inputs, ones, retain_graph=True)
+        yield c, gradient
 
 
 def _record_detached(recorded: list[Tensor], module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
