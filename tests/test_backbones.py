@@ -37,6 +37,34 @@ def test_finer_strides(name, stride, by):
     assert backbone.stride == stride and abs(side - 64 // stride) <= (1 if name == "alexnet" else 0)
 
 
+def averaging(backbone):
+    """The same geometry, every layer a plain mean: what a cell sees then has its centre of mass where the cell lies."""
+    for parent in list(backbone.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, torch.nn.MaxPool2d):
+                window = (layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
+                setattr(parent, name, torch.nn.AvgPool2d(*window))
+            elif isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.constant_(layer.weight, 1 / layer.weight[0].numel())
+                if layer.bias is not None:
+                    torch.nn.init.zeros_(layer.bias)
+    return backbone.eval()
+
+
+@pytest.mark.parametrize(("stride", "by"), [(16, None), (8, "dilation"), (4, "removal")])
+def test_a_cell_sees_most_of_what_lies_around_its_place_on_the_grid(name, stride, by):
+    backbone = build_backbone(name, output_stride=stride, stride_by=by)
+    grid, side = backbone.grid, 320
+    images = torch.ones(1, 3, side, side, requires_grad=True)
+    features = averaging(backbone)(images)
+    cell = features.shape[-1] // 2
+    (seen,) = torch.autograd.grad(features[..., cell, cell].sum(), images)
+    mass = seen.sum((0, 1, 2)) / seen.sum()  # along x
+    centre = (mass * (torch.arange(side) + 0.5)).sum().item()
+    assert grid.stride == backbone.stride
+    assert centre == pytest.approx(grid.first + cell * grid.stride, abs=0.2)
+
+
 def test_dilation_is_torchvisions_for_resnet():
     dilated = torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True]).eval()
     plain = torchvision.models.resnet50().eval()

@@ -510,9 +510,38 @@ def test_the_report_needs_boxes():
         localization_report(Looks(), Blobs(), Blobs(), Blobs())
 
 
+class Uneven(Spots):
+    """Spots of the same size on canvases of several heights; one image in three lacks its box."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        sample["image"] = F.pad(sample["image"], (0, 0, 0, 8 * (self.position(index) % 3)))
+        if self.position(index) % 3 == 2:
+            sample |= {"boxes": torch.zeros(0, 4), "box_labels": torch.zeros(0, dtype=torch.int64)}
+        return sample
+
+
+@pytest.mark.parametrize("data", [Spots, Uneven])
+def test_the_report_does_not_depend_on_the_batch_size(data):
+    sets = data(20), data(20, "val"), data(20, "test")
+    one, all_at_once = (localization_report(Looks(), *sets, batch_size=size) for size in (1, 20))
+    assert one == all_at_once
+
+
+def test_images_without_boxes_are_left_out_and_counted():
+    rows = localization_report(Looks(), Blobs(), Uneven(21, "val"), Uneven(21, "test"))
+    assert {row["pairs"] for row in rows} == {14} and rows[0]["unboxed_images"] == 7 and rows[0]["gt_known"] == 1.0
+    assert rows[-1]["name"] == "best centred box on val"  # train has no boxes to choose it by
+    rows = localization_report(Looks(), Blobs(), Blobs(), Uneven(21, "test"), threshold=0.2)
+    assert rows[-1]["name"] == "full frame"  # nothing is left to choose by
+    with pytest.raises(UsageError, match="blobs/val has no boxes"):
+        localization_report(Looks(), Blobs(), Blobs(4, "val"), Uneven(21, "test"))
+
+
 def test_predict_keeps_order_and_leaves_gradients_to_the_caller():
     model, ids = Tiny(), []
-    for batch, logits, maps in predict(model, Blobs(7), batch_size=3, progress=False):
+    for batch, logits, maps, grid in predict(model, Blobs(7), batch_size=3, progress=False):
+        assert grid is None  # this network does not say where its cells are
         assert torch.is_grad_enabled() and not logits.requires_grad
         assert maps.shape == (len(batch["id"]), 2, 8, 8)
         ids += batch["id"]
@@ -528,7 +557,8 @@ class Ragged(Blobs):
 
 def test_predict_lets_no_padding_into_the_scores():
     model = Tiny()
-    ((batch, logits, maps),) = predict(model, Ragged(4), progress=False)
+    ((batch, logits, maps, grid),) = predict(model, Ragged(4), progress=False)
+    assert grid is None  # the maps are enlarged already
     assert maps.shape == (4, 2, *batch["image"].shape[-2:])
     for i, sample in enumerate(Ragged(4)):
         torch.testing.assert_close(logits[i], model(sample["image"][None])[0].detach())

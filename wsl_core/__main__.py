@@ -66,7 +66,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Score a run's maps beside the controls; print a table, or JSON."""
     from wsl_core.files import read_json
     from wsl_core.training import load_run, localization_report, open_split
-    from wsl_core.training.evaluation import classification_scores
+    from wsl_core.training.evaluation import classification_scores, has_boxes
 
     run = load_run(options.run_dir)
     run.model.to(_device(options.device))
@@ -89,7 +89,7 @@ def evaluate(options: argparse.Namespace) -> None:
         "classification": classification_scores(run.model, score_set, options.batch_size),
         "localization": [],
     }
-    if "boxes" in score_set[0]:
+    if has_boxes(score_set):
         result["localization"] = localization_report(
             run.model, train_set, val_set, score_set, options.threshold, options.iou, options.batch_size
         )
@@ -123,10 +123,10 @@ def localize(options: argparse.Namespace) -> None:
         read_pixels(path)
     entries = []
     for path in tqdm(options.images, "localising", unit="image"):
-        image, maps, entry = _localize_one(run, path, options.class_name, options.threshold)
+        image, maps, enlarged, entry = _localize_one(run, path, options.class_name, options.threshold)
         with atomic_write(options.out / f"{path.stem}.npy") as file:
             np.save(file, maps.numpy())  # float32 (K, h, w), raw scores
-        picture = overlay(image, maps[run.classes.index(entry["class"])])
+        picture = overlay(image, enlarged)
         with atomic_write(options.out / f"{path.stem}.png") as file:
             Image.fromarray(picture).save(file, "png")
         entries.append(entry)
@@ -135,8 +135,10 @@ def localize(options: argparse.Namespace) -> None:
     print(options.out / "boxes.json")
 
 
-def _localize_one(run: "Run", path: Path, class_name: str | None, threshold: float) -> tuple["Tensor", "Tensor", dict]:
-    """The image as it is, its raw maps (K, h, w), and what boxes.json says about it."""
+def _localize_one(
+    run: "Run", path: Path, class_name: str | None, threshold: float
+) -> tuple["Tensor", "Tensor", "Tensor", dict]:
+    """The image as it is, its raw maps (K, h, w), that of its class at (H, W), and what boxes.json says about it."""
     import torch
 
     from wsl_core.data.images import read_pixels, shrink_image, to_float
@@ -151,7 +153,9 @@ def _localize_one(run: "Run", path: Path, class_name: str | None, threshold: flo
     scores = logits.softmax(0) if run.task == "single" else logits.sigmoid()
     chosen = int(logits.argmax()) if class_name is None else run.classes.index(class_name)
     height, width = pixels.shape[-2:]
-    boxes = boxes_from_map(resize_maps(maps[:, chosen : chosen + 1], (height, width))[0, 0], threshold)
+    seen = resize_maps(maps[:, chosen : chosen + 1], tuple(shrunk.shape[-2:]), run.model.grid)
+    enlarged = resize_maps(seen, (height, width))[0, 0]
+    boxes = boxes_from_map(enlarged, threshold)
     entry = {
         "file": str(path),
         "size": [height, width],
@@ -160,7 +164,7 @@ def _localize_one(run: "Run", path: Path, class_name: str | None, threshold: flo
         "score": scores[chosen].item(),
         "boxes": boxes.tolist(),  # x0, y0, x1, y1 in pixels of the upright original, half-open
     }
-    return to_float(pixels), maps[0], entry
+    return to_float(pixels), maps[0], enlarged, entry
 
 
 def _check_names(images: list[Path], out: Path) -> None:

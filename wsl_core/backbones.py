@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsl_core.errors import DownloadError, UsageError
+from wsl_core.ops import Grid
 
 __all__ = ["BACKBONES", "Backbone", "build_backbone", "set_output_stride"]
 
@@ -40,6 +41,26 @@ class Backbone(nn.Module):
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in statistics)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
+
+    @property
+    def grid(self) -> Grid:
+        """Where the feature cells are centred on the image, by the geometry of the layers.
+
+        A layer of kernel k, padding p and dilation d moves the centre of the first cell by d(k - 1)/2 - p of its own
+        input cells: nothing where k is odd and p its half, half a cell for a 2x2 pooling.
+
+        >>> build_backbone("vgg16").grid, build_backbone("resnet50", output_stride=16).grid
+        (Grid(stride=16, first=8.0), Grid(stride=16, first=0.5))
+        """
+        stride, first = 1, 0.5
+        for entry in _layers(self.layers):
+            if not _is_shortcut(entry):
+                kernel, step, padding, dilation = (
+                    _pair(getattr(entry.module, name))[0] for name in ("kernel_size", "stride", "padding", "dilation")
+                )
+                first += stride * (dilation * (kernel - 1) / 2 - padding)
+                stride *= step
+        return Grid(stride, first)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
         """Features of RGB images in [0, 1]; no value is below zero, since every network here ends in a ReLU."""
@@ -222,12 +243,16 @@ def _strided_stages(layers: nn.Sequential) -> list[list[_Strided]]:
     for entry in _layers(layers):
         if _pair(entry.module.stride)[0] != 2:
             continue
-        shortcut = isinstance(entry.module, nn.Conv2d) and entry.module.kernel_size == (1, 1)
-        if shortcut:
+        if _is_shortcut(entry):
             stages[-1].append(entry)
         else:
             stages.append([entry])
     return stages
+
+
+def _is_shortcut(entry: _Strided) -> bool:
+    """A residual block's 1x1 convolution of stride 2, which runs beside the main path."""
+    return isinstance(entry.module, nn.Conv2d) and (entry.module.kernel_size, entry.module.stride) == ((1, 1), (2, 2))
 
 
 def _remove_stride(entry: _Strided, factor: int) -> None:

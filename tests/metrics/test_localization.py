@@ -27,7 +27,7 @@ boxes = st.tuples(coordinates, coordinates, coordinates, coordinates).map(
 @given(boxes, boxes)
 def test_iou_is_torchvisions_symmetric_and_bounded(a, b):
     value = box_iou(a, b)
-    torch.testing.assert_close(value, torchvision.ops.box_iou(a, b))
+    torch.testing.assert_close(value, torchvision.ops.box_iou(a.double(), b.double()))
     torch.testing.assert_close(value, box_iou(b, a).T)
     assert 0 <= value.item() <= 1 and box_iou(a, a).item() == 1
 
@@ -165,6 +165,35 @@ def test_the_curve_and_the_threshold_to_choose_on_val():
     assert result["curve"][0] < result["curve"][1] == 1 and result["best_threshold"] == 0.5
 
 
+def test_an_image_that_lacks_a_box_takes_part_in_classification_alone():
+    maps, logits, batch = scene()
+    whole, partly = LocalizationEvaluator(), LocalizationEvaluator()
+    whole.update(maps[1:], logits[1:], part(batch, slice(1, None)))
+    batch["boxes"][0], batch["box_labels"][0] = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    logits[0] *= -1
+    partly.update(maps, logits, batch)
+    expected, found = whole.compute(), partly.compute()
+    assert (found["unboxed_images"], expected["unboxed_images"]) == (1, 0)
+    for name in ("gt_known", "top1_localization", "top5_localization", "pairs"):
+        assert found[name] == expected[name]
+    assert found["top1_classification"] == (len(maps) - 1) / len(maps) < expected["top1_classification"]
+    none = LocalizationEvaluator()
+    none.update(maps[:1], logits[:1], part(batch, slice(0, 1)))
+    with pytest.raises(DataError, match="1 images have been added, none with boxes"):
+        none.compute()
+
+
+def test_an_overlap_of_exactly_delta_is_right_by_both_ways_of_counting():
+    truth = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    for covered in range(1, 10):
+        score_map = torch.zeros(10, 10)
+        score_map[:covered] = 1.0  # IoU covered / 10
+        delta = covered / 10
+        assert best_ious(score_map, truth, [0.5])[0] >= delta
+        box = torch.tensor([[0.0, 0.0, 10.0, float(covered)]])
+        assert fixed_box_accuracy(box, [truth], delta) == 1 and fixed_box_accuracy(box, [truth], delta + 1e-9) == 0
+
+
 def test_trivial_boxes():
     sizes = torch.tensor([[20, 20]] * 3)
     truth = [torch.tensor([[5.0, 5.0, 15.0, 15.0]])] * 3
@@ -189,15 +218,14 @@ def test_errors_name_what_is_wrong():
         LocalizationEvaluator(1.5)
     with pytest.raises(UsageError, match="iou="):
         LocalizationEvaluator(iou=0.0)
-    with pytest.raises(DataError, match="no image has been added"):
+    with pytest.raises(DataError, match="0 images have been added"):
         LocalizationEvaluator().compute()
     with pytest.raises(DataError, match="'boxes' is missing"):
         LocalizationEvaluator().update(maps, logits, {k: v for k, v in batch.items() if k != "boxes"})
     with pytest.raises(UsageError, match="differ"):
         LocalizationEvaluator(0.2).merge(LocalizationEvaluator(0.3))
-    batch["box_labels"][0] = (batch["box_labels"][0] + 1) % 4
-    with pytest.raises(DataError, match="has no box of class"):
-        LocalizationEvaluator().update(maps, logits, batch)
+    with pytest.raises(DataError, match="boxes: found none"):
+        best_ious(maps[0, 0], torch.zeros(0, 4), [0.2])
     with pytest.raises(DataError, match="1 images have none"):
         fixed_box_accuracy(torch.zeros(1, 4), [torch.zeros(0, 4)])
     maps[0] = float("nan")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wsl_core.errors import DataError, UsageError
 from wsl_core.localize import boxes_from_map
-from wsl_core.ops import normalize, resize_maps
+from wsl_core.ops import Grid, normalize, resize_maps
 
 __all__ = [
     "LocalizationEvaluator",
@@ -29,16 +29,21 @@ PAPER_THRESHOLD = 0.2  # tau, a share of the map's maximum
 
 
 def box_iou(a: Float[Tensor, "M 4"], b: Float[Tensor, "N 4"]) -> Float[Tensor, "M N"]:
-    """Intersection over union of half-open boxes x0, y0, x1, y1; a box without area overlaps nothing.
+    r"""Intersection over union of half-open boxes x0, y0, x1, y1; a box without area overlaps nothing.
+
+    In double precision, so that boxes of whole pixels that overlap by exactly $\delta$ reach $\delta$.
 
     >>> box_iou(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[0.0, 0.0, 2.0, 1.0]])).item()
     0.5
     """
-    corner0 = torch.maximum(a[:, None, :2], b[None, :, :2])
-    corner1 = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    return _iou(a[:, None], b[None])
+
+
+def _iou(a: Float[Tensor, "*#N 4"], b: Float[Tensor, "*#N 4"]) -> Float[Tensor, "*N"]:
+    a, b = a.double(), b.double()
+    corner0, corner1 = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
     overlap = (corner1 - corner0).clamp(min=0).prod(dim=-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1][None] - overlap
+    union = sum((box[..., 2:] - box[..., :2]).clamp(min=0).prod(dim=-1) for box in (a, b)) - overlap
     return torch.where(union > 0, overlap / union.clamp(min=1e-12), 0.0)  # (1.12)
 
 
@@ -50,11 +55,16 @@ def best_ious(
     The map, at the image's resolution, is normalised and boxed by the CAM paper's rule, see
     :func:`wsl_core.localize.boxes_from_map`. No box counts as IoU 0. Linear in pixels and in thresholds.
 
+    Raises:
+        DataError: there is no true box.
+
     >>> score_map = torch.zeros(4, 4)
     >>> score_map[1:3, 1:3] = 1.0
     >>> best_ious(score_map, torch.tensor([[1.0, 1.0, 3.0, 3.0]]), [0.2, 0.5]).tolist()
     [1.0, 1.0]
     """
+    if not len(boxes):
+        raise DataError("boxes: found none; leave maps out of classes that have no true box.")
     normalized = normalize(score_map, how)
     predicted = [boxes_from_map(normalized, threshold) for threshold in thresholds]
     return np.array([box_iou(box, boxes).max().item() if len(box) else 0.0 for box in predicted])
@@ -101,21 +111,21 @@ def fixed_box_accuracy(
     image = torch.repeat_interleave(torch.arange(len(boxes)), torch.tensor([len(group) for group in boxes]))
     if empty := len(boxes) - len(image.unique()):
         raise DataError(f"boxes: {empty} images have none; leave them out of the set.")
-    every = torch.cat(list(boxes))
-    pairs = torch.stack([predicted[image], every])  # (2, sum of M, 4)
-    overlap = (torch.minimum(*pairs[..., 2:]) - torch.maximum(*pairs[..., :2])).clamp(min=0).prod(dim=-1)
-    area = (pairs[..., 2:] - pairs[..., :2]).clamp(min=0).prod(dim=-1).sum(dim=0)
-    right = overlap >= iou * (area - overlap)
+    right = _iou(predicted[image], torch.cat(list(boxes))) >= iou
     return (torch.zeros(len(boxes)).index_add_(0, image, right.float()) > 0).float().mean().item()
 
 
-def pointing_hits(maps: Float[Tensor, "N h w"], masks: Bool[Tensor, "N H W"]) -> Bool[Tensor, " N"]:
+def pointing_hits(
+    maps: Float[Tensor, "N h w"], masks: Bool[Tensor, "N H W"], grid: Grid | None = None
+) -> Bool[Tensor, " N"]:
     """Does the highest point of each map, enlarged to the size of the masks, lie on the mask? A flat map never hits.
+
+    ``grid`` says where the cells of the maps lie, see :func:`wsl_core.ops.resize_maps`.
 
     >>> pointing_hits(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[False, True]]])).tolist()
     [True]
     """
-    enlarged = resize_maps(normalize(maps)[:, None], (masks.shape[-2], masks.shape[-1]))[:, 0].flatten(1)
+    enlarged = resize_maps(normalize(maps)[:, None], (masks.shape[-2], masks.shape[-1]), grid)[:, 0].flatten(1)
     highest, place = enlarged.max(dim=1)
     return masks.flatten(1).gather(1, place[:, None])[:, 0] & (highest > 0)
 
@@ -126,6 +136,9 @@ class LocalizationEvaluator:
     GT-known: the class is given; right if the IoU of its map's box reaches $\delta$. Top-1: besides, the class must be
     the highest scored. Top-5: one of the five highest scored classes must be present and its box right.
     All values are shares in [0, 1]; error is 1 minus accuracy. Evaluators of several processes merge.
+
+    An image that lacks a box for one of its classes cannot be judged: it takes part in classification alone, and
+    ``unboxed_images`` says how many there were.
 
     Args:
         thresholds: $\tau$, or several, to see the sensitivity. One threshold holds for the whole set.
@@ -157,42 +170,63 @@ class LocalizationEvaluator:
         self._top1: list[bool] = []  # is that class the highest scored?
         self._top1_images: list[bool] = []
         self._top5_images: list[bool] = []
-        self._top5_right: list[np.ndarray] = []  # one (T,) an image
+        self._top5_right: list[np.ndarray] = []  # one (T,) an image that has its boxes
 
-    def update(self, maps: Float[Tensor, "B K h w"], logits: Float[Tensor, "B K"], batch: dict[str, Any]) -> None:
+    def update(
+        self,
+        maps: Float[Tensor, "B K h w"],
+        logits: Float[Tensor, "B K"],
+        batch: dict[str, Any],
+        grid: Grid | None = None,
+    ) -> None:
         """Add a batch.
 
         Args:
-            maps: raw maps of all classes; those of present and of the five highest scored classes are looked at.
+            maps: raw maps of all classes; those of present classes are looked at.
             logits: class scores.
             batch: from :func:`wsl_core.data.collate`; needs ``labels``, ``size``, ``boxes`` and ``box_labels``.
+            grid: where the cells of the maps lie, see :func:`wsl_core.ops.resize_maps`.
 
         Raises:
-            DataError: an image has no box of a class that is present, or the batch lacks one of the four keys.
+            DataError: the batch lacks one of the four keys.
         """
         if missing := [key for key in ("labels", "size", "boxes", "box_labels") if key not in batch]:
             raise DataError(f"batch: key {missing[0]!r} is missing; localisation needs a data set with boxes.")
-        maps, logits = resize_maps(maps.float(), _padded_size(batch)).cpu(), logits.float().cpu()
+        enlarged = resize_maps(maps.float(), _padded_size(batch), grid).cpu()
         for i in range(len(maps)):
             height, width = batch["size"][i].tolist()
-            annotation = [batch[key][i].cpu() for key in ("labels", "boxes", "box_labels")]
-            self._add(maps[i, :, :height, :width], logits[i], *annotation)
+            annotation = (batch[key][i].cpu() for key in ("labels", "boxes", "box_labels"))
+            self.add(enlarged[i, :, :height, :width], logits[i].float().cpu(), *annotation)
 
-    def _add(self, maps: Tensor, logits: Tensor, labels: Tensor, boxes: Tensor, box_labels: Tensor) -> None:
+    def add(
+        self,
+        maps: Float[Tensor, "K H W"],
+        logits: Float[Tensor, " K"],
+        labels: Float[Tensor, " K"],
+        boxes: Float[Tensor, "M 4"],
+        box_labels: Int[Tensor, " M"],
+    ) -> None:
+        """Add one image, whose maps have its own height and width.
+
+        >>> evaluator = LocalizationEvaluator()
+        >>> one = torch.ones(1)
+        >>> evaluator.add(torch.eye(4)[None], one, one, torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.tensor([0]))
+        >>> evaluator.compute()["mean_iou"]
+        1.0
+        """
         present = labels.nonzero().flatten().tolist()
         ranked = logits.topk(min(5, len(logits))).indices.tolist()
+        self._top1_images.append(ranked[0] in present)
+        self._top5_images.append(bool(set(ranked) & set(present)))
+        if not has_its_boxes(labels, box_labels):
+            return
         top5_right = np.zeros(len(self.thresholds), dtype=bool)
         for c in present:
-            own = boxes[box_labels == c]
-            if not len(own):
-                raise DataError(f"batch: an image labelled {c} has no box of class {c}; leave it out of the set.")
-            ious = best_ious(maps[c], own, self.thresholds, self.how)
+            ious = best_ious(maps[c], boxes[box_labels == c], self.thresholds, self.how)
             self._ious.append(ious)
             self._top1.append(c == ranked[0])
             if c in ranked:
                 top5_right |= ious >= self.iou
-        self._top1_images.append(ranked[0] in present)
-        self._top5_images.append(bool(set(ranked) & set(present)))
         self._top5_right.append(top5_right)
 
     def merge(self, other: "LocalizationEvaluator") -> "LocalizationEvaluator":
@@ -213,13 +247,15 @@ class LocalizationEvaluator:
         Returns:
             ``gt_known``, ``top1_localization``, ``top5_localization``, ``top1_classification``,
             ``top5_classification`` in [0, 1]; ``mean_iou`` of the boxes; ``curve``: GT-known accuracy at each of
-            ``thresholds``; ``best_threshold``: where the curve is highest (for a choice on val); ``images``, ``pairs``.
+            ``thresholds``; ``best_threshold``: where the curve is highest (for a choice on val); ``images``, ``pairs``,
+            ``unboxed_images``: how many were seen, judged, and could not be.
 
         Raises:
-            DataError: no image has been added.
+            DataError: no image that has its boxes has been added.
         """
         if not self._ious:
-            raise DataError("compute: no image has been added; call update first.")
+            seen = len(self._top1_images)
+            raise DataError(f"compute: {seen} images have been added, none with boxes of its classes; add one first.")
         ious = np.stack(self._ious)  # (pairs, T)
         curve = (ious >= self.iou).mean(axis=0)
         top1 = np.array(self._top1)
@@ -235,11 +271,22 @@ class LocalizationEvaluator:
             "best_threshold": float(self.thresholds[int(curve.argmax())]),
             "images": len(self._top1_images),
             "pairs": len(ious),
+            "unboxed_images": len(self._top1_images) - len(self._top5_right),
         }
 
     def _per_image_top1(self, ious: np.ndarray, top1: np.ndarray) -> float:
         """At most one pair of an image is its top class, so the sum over pairs counts images."""
-        return float((top1 & (ious[:, 0] >= self.iou)).sum() / len(self._top1_images))
+        return float((top1 & (ious[:, 0] >= self.iou)).sum() / len(self._top5_right))
+
+
+def has_its_boxes(labels: Float[Tensor, " K"], box_labels: Int[Tensor, " M"]) -> bool:
+    """Whether every class that is present, and at least one is, has a box.
+
+    >>> has_its_boxes(torch.tensor([1.0, 1.0]), torch.tensor([0]))
+    False
+    """
+    present = labels.nonzero().flatten()
+    return len(present) > 0 and bool(torch.isin(present, box_labels).all())
 
 
 def _padded_size(batch: dict[str, Any]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wsl_core.data.base import to_float
 from wsl_core.data.images import read_pixels, shrink_image
 from wsl_core.errors import UsageError, WSLError
+from wsl_core.ops import resize_maps
 from wsl_core.show.explorers import explore_boxes
 from wsl_core.show.widgets import TEXT_STYLE, html_widget
 
@@ -127,6 +128,7 @@ def _explain(name: str, image: Float[Tensor, "3 H W"], model: nn.Module, classes
     with torch.inference_mode():
         batch = image[None].to(device)
         logits, maps = model(batch)[0].cpu(), model.localize(batch).cpu()
+    maps = resize_maps(maps, tuple(image.shape[-2:]), getattr(model, "grid", None))
     probabilities = logits.sigmoid() if getattr(model, "task", "single") == "multi" else logits.softmax(dim=0)
     best = probabilities.topk(min(_CLASSES_SHOWN, len(classes))).indices.tolist()
     scores = ", ".join(f"{classes[k]} {probabilities[k]:.2f}" for k in best)

@@ -1,7 +1,7 @@
 """Running a trained model over a data set, and scoring what comes out beside the controls."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,9 +12,10 @@ from tqdm import tqdm
 from wsl_core.data import Batch, Dataset, Subset, collate
 from wsl_core.errors import UsageError
 from wsl_core.metrics import LocalizationEvaluator, best_centered_box, centered_boxes, fixed_box_accuracy
-from wsl_core.ops import resize_maps
+from wsl_core.metrics.localization import has_its_boxes
+from wsl_core.ops import Grid, resize_maps
 
-__all__ = ["classification_scores", "localization_report", "predict", "to_device"]
+__all__ = ["Prediction", "classification_scores", "has_boxes", "localization_report", "predict", "to_device"]
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))  # tau, among which val chooses
 MAP_ROWS = (  # what is scored, and how it is normalised
@@ -25,9 +26,26 @@ MAP_ROWS = (  # what is scored, and how it is normalised
     ("centre Gaussian", "max"),
 )
 REPORTED = (
-    "gt_known", "top1_localization", "top5_localization", "top1_classification", "top5_classification", "mean_iou"
+    "gt_known", "top1_localization", "top5_localization", "top1_classification", "top5_classification", "mean_iou",
+    "pairs", "unboxed_images",
 )  # fmt: skip
 MAP_LABELS = "ground truth for gt_known, predicted for top1 and top5"
+
+
+class Prediction(NamedTuple):
+    """What a network says about a batch.
+
+    Attributes:
+        batch: the images and what is known of them.
+        logits: class scores.
+        maps: raw maps of all classes.
+        grid: where the cells of the maps lie, for :func:`wsl_core.ops.resize_maps`.
+    """
+
+    batch: Batch
+    logits: Float[Tensor, "B K"]
+    maps: Float[Tensor, "B K h w"]
+    grid: Grid | None
 
 
 def predict(
@@ -36,12 +54,15 @@ def predict(
     batch_size: int = 64,
     device: str | torch.device | None = None,
     progress: bool = True,
-) -> Iterator[tuple[Batch, Float[Tensor, "B K"], Float[Tensor, "B K h w"]]]:
+) -> Iterator[Prediction]:
     """Logits and raw maps of all classes for every sample, batch by batch, in the data set's order.
 
     Nothing is kept, so memory stays what one batch needs. Everything yielded is on the CPU. The model is put into
     evaluation mode, and moved to ``device`` if one is named. Images of several sizes go through it one by one, so that
     no padding takes part in the scores; their maps are enlarged to the images' own pixels.
+
+    The model is called as ``model(images)`` and ``model.localize(images)``. Without a ``grid`` of its own, the cells of
+    its maps are taken to tile the image.
     """
     model.eval()
     if device is not None:
@@ -50,27 +71,27 @@ def predict(
     title = f"{dataset.name}/{dataset.split}"
     for batch in tqdm(loader, title, unit="batch", mininterval=0.5, disable=not progress):
         with torch.no_grad():  # ends before the yield: the caller's gradients are the caller's business
-            logits, maps = _scores_and_maps(model, batch)
-        yield batch, logits, maps
+            prediction = _predict_batch(model, batch)
+        yield prediction
 
 
-def _scores_and_maps(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
+def _predict_batch(model: nn.Module, batch: Batch) -> Prediction:
     images, sizes = batch["image"].to(next(model.parameters()).device), batch["size"].tolist()
     if all(size == sizes[0] for size in sizes):
         if hasattr(model, "scores_and_maps"):
             logits, maps = model.scores_and_maps(images)  # one forward pass for both
         else:
             logits, maps = model(images), model.localize(images)
-        return logits.float().cpu(), maps.float().cpu()
+        return Prediction(batch, logits.float().cpu(), maps.float().cpu(), getattr(model, "grid", None))
     alone = [
-        _scores_and_maps(model, {"image": images[i : i + 1, :, :h, :w], "size": batch["size"][i : i + 1]})
+        _predict_batch(model, {"image": images[i : i + 1, :, :h, :w], "size": batch["size"][i : i + 1]})
         for i, (h, w) in enumerate(sizes)
     ]
-    scores, maps = zip(*alone, strict=True)
-    canvas = torch.zeros(len(sizes), scores[0].shape[1], *images.shape[-2:])  # (B, K, H, W)
+    logits = torch.cat([one.logits for one in alone])
+    canvas = torch.zeros(*logits.shape, *images.shape[-2:])  # (B, K, H, W)
     for i, (h, w) in enumerate(sizes):
-        canvas[i, :, :h, :w] = resize_maps(maps[i], (h, w))[0]
-    return torch.cat(scores), canvas
+        canvas[i, :, :h, :w] = resize_maps(alone[i].maps, (h, w), alone[i].grid)[0]
+    return Prediction(batch, logits, canvas, None)
 
 
 def classification_scores(model: nn.Module, dataset: Dataset, batch_size: int = 64) -> dict[str, float]:
@@ -78,8 +99,8 @@ def classification_scores(model: nn.Module, dataset: Dataset, batch_size: int = 
 
     Leaves the model in evaluation mode. Draws no random number.
     """
-    pairs = [(logits, batch["labels"]) for batch, logits, _ in predict(model, dataset, batch_size, progress=False)]
-    logits, labels = (torch.cat(column) for column in zip(*pairs, strict=True))  # (N, K) each
+    found = [(one.logits, one.batch["labels"]) for one in predict(model, dataset, batch_size, progress=False)]
+    logits, labels = (torch.cat(column) for column in zip(*found, strict=True))  # (N, K) each
     if dataset.task == "single":
         return {"accuracy": (logits.argmax(1) == labels.argmax(1)).float().mean().item()}
     return {"mean_average_precision": mean_average_precision(logits, labels)}
@@ -97,19 +118,21 @@ def localization_report(
     r"""Localisation accuracy of a model's maps on ``score_set``, beside the controls that look at no image.
 
     Rows: the image's own map and another image's map, each with both normalisations; a Gaussian at the centre; the
-    full frame; and the centred box that is right most often on ``train_set``. Every map row has its own threshold
-    $\tau$, the best on ``val_set``, unless ``threshold`` is given. The unit is a pair of an image and a class that is
-    present.
+    full frame; and the centred box that is right most often on ``train_set`` (on ``val_set``, if train has no boxes).
+    Every map row has its own threshold $\tau$, the best on ``val_set``, unless ``threshold`` is given. The unit is a
+    pair of an image and a class that is present. Images that lack a box for one of their classes are left out.
 
     Returns:
-        For each row its ``name``, ``normalization``, ``threshold``, where its ``labels`` came from, and accuracies in
-        [0, 1].
+        For each row its ``name``, ``normalization``, ``threshold``, where its ``labels`` came from, accuracies in
+        [0, 1], and how many ``pairs`` of image and class they are a share of.
 
     Raises:
-        UsageError: a data set has no boxes.
+        UsageError: no image of ``score_set`` has the boxes of its classes, or none of ``val_set`` has, and no threshold
+            is given.
     """
-    for dataset in (train_set, val_set, score_set):
-        if "boxes" not in dataset[0]:
+    needed = (score_set,) if threshold is not None else (score_set, val_set)
+    for dataset in needed:
+        if not has_boxes(dataset):
             raise UsageError(f"data set {dataset.name}/{dataset.split} has no boxes; localisation needs them.")
     if threshold is None:
         chosen = {row: scores["best_threshold"] for row, scores in _score_maps(model, val_set, iou, batch_size).items()}
@@ -122,11 +145,20 @@ def localization_report(
         for name, how in MAP_ROWS
     ]
     sizes, boxes = _pairs(score_set)
-    best = best_centered_box(*_pairs(train_set), iou=iou)
-    for name, shares in (("full frame", (1.0, 1.0)), ("best centred box on train", best)):
+    fixed_boxes = {"full frame": (1.0, 1.0)}
+    for dataset in (train_set, val_set):
+        if len(fixed_boxes) == 1 and has_boxes(dataset):
+            fixed_boxes[f"best centred box on {dataset.split}"] = best_centered_box(*_pairs(dataset), iou=iou)
+    for name, shares in fixed_boxes.items():
         accuracy = fixed_box_accuracy(centered_boxes(sizes, *shares), boxes, iou)
-        rows.append({"name": name, "labels": "none", "box_shares": list(shares), "gt_known": accuracy})
+        fixed = {"box_shares": list(shares), "gt_known": accuracy, "pairs": len(boxes)}
+        rows.append({"name": name, "labels": "none"} | fixed)
     return rows
+
+
+def has_boxes(dataset: Dataset) -> bool:
+    """Whether any image has a box for each of its classes. Looks at samples until it finds one."""
+    return any("boxes" in sample and has_its_boxes(sample["labels"], sample["box_labels"]) for sample in dataset)
 
 
 def _score_maps(
@@ -140,20 +172,38 @@ def _score_maps(
     evaluators = {
         row: LocalizationEvaluator(THRESHOLDS if chosen is None else chosen[row], iou, how=row[1]) for row in MAP_ROWS
     }
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
-    previous = None
-    for batch, logits, maps in predict(model, Subset(dataset, order.tolist()), batch_size):
-        own = maps[torch.arange(len(maps)), batch["labels"].argmax(1)]  # (B, h, w): the map of a class that is present
-        before = own[-1:] if previous is None else resize_maps(previous[None], tuple(own.shape[-2:]))[0]
-        previous = own[-1:]
-        variants = {
-            "own map": maps,
-            "another image's map": torch.cat([before, own[:-1]])[:, None].expand_as(maps),
-            "centre Gaussian": _centre_gaussian(*maps.shape[-2:]).expand_as(maps),
-        }
-        for row, evaluator in evaluators.items():
-            evaluator.update(variants[row[0]], logits, batch)
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
+    shuffled = Subset(dataset, order)
+    other = _map_of_its_class(model, Subset(dataset, order[-1:]))  # the first image gets the map of the last
+    for prediction in predict(model, shuffled, batch_size):
+        for maps, logits, annotation in _images(prediction):
+            variants = {
+                "own map": maps,
+                "another image's map": resize_maps(other[None, None], tuple(maps.shape[-2:]))[0].expand_as(maps),
+                "centre Gaussian": _centre_gaussian(*maps.shape[-2:]).expand_as(maps),
+            }
+            for row, evaluator in evaluators.items():
+                evaluator.add(variants[row[0]], logits, **annotation)
+            other = maps[annotation["labels"].argmax()]
     return {row: evaluator.compute() for row, evaluator in evaluators.items()}
+
+
+def _images(
+    prediction: Prediction,
+) -> Iterator[tuple[Float[Tensor, "K H W"], Float[Tensor, " K"], dict[str, Tensor]]]:
+    """Each image by itself, without padding: its maps at its own size, its logits, its labels and boxes."""
+    batch = prediction.batch
+    height, width = batch["image"].shape[-2:]
+    enlarged = resize_maps(prediction.maps, (height, width), prediction.grid)
+    for i, (h, w) in enumerate(batch["size"].tolist()):
+        annotation = {key: batch[key][i] for key in ("labels", "boxes", "box_labels")}
+        yield enlarged[i, :, :h, :w], prediction.logits[i], annotation
+
+
+def _map_of_its_class(model: nn.Module, dataset: Dataset) -> Float[Tensor, "H W"]:
+    """The map of the one image of ``dataset``, for its first class."""
+    ((maps, _, annotation),) = (image for one in predict(model, dataset, progress=False) for image in _images(one))
+    return maps[annotation["labels"].argmax()]
 
 
 def _centre_gaussian(height: int, width: int) -> Float[Tensor, "h w"]:
@@ -165,12 +215,13 @@ def _centre_gaussian(height: int, width: int) -> Float[Tensor, "h w"]:
 
 
 def _pairs(dataset: Dataset) -> tuple[Int[Tensor, "N 2"], list[Float[Tensor, "_ 4"]]]:
-    """Image size and boxes of each pair of an image and a class that is present."""
+    """Image size and boxes of each pair of an image that has its boxes and a class that is present."""
     sizes, boxes = [], []
     for sample in dataset:
-        for c in sample["labels"].nonzero().flatten():
-            sizes.append(sample["image"].shape[-2:])
-            boxes.append(sample["boxes"][sample["box_labels"] == c])
+        if "boxes" in sample and has_its_boxes(sample["labels"], sample["box_labels"]):
+            for c in sample["labels"].nonzero().flatten():
+                sizes.append(sample["image"].shape[-2:])
+                boxes.append(sample["boxes"][sample["box_labels"] == c])
     return torch.tensor(sizes), boxes
 
 

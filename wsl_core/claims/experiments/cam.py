@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from wsl_core.claims.experiments.base import Experiment, Measurement
 from wsl_core.data import Dataset, Subset, collate
 from wsl_core.metrics import pointing_hits
-from wsl_core.ops import normalize, resize_maps
+from wsl_core.ops import Grid, normalize, resize_maps
 from wsl_core.papers import build_model
 from wsl_core.papers.cam import CAM, grad_cam
 from wsl_core.recipes import Recipe
@@ -62,14 +62,14 @@ def _variant(row: Mapping[str, Any]) -> str:
 def pointing(model: nn.Module, dataset: Dataset) -> dict[str, float]:
     """Share of (image, class) pairs whose highest point lies on an object of the class; two classes an image."""
     own, other, centre = [], [], []
-    for batch, _, maps in predict(model, dataset, progress=False):
+    for batch, _, maps, grid in predict(model, dataset, progress=False):
         present = batch["labels"].topk(2, dim=1).indices  # (B, 2)
         image = torch.arange(len(present))
         for label, rival in (present.unbind(1), present.flip(1).unbind(1)):
             masks = batch["mask"] == label[:, None, None] + 1
             seen = masks.any(dim=(1, 2))  # an object can hide behind the other
-            own.append(pointing_hits(maps[image, label], masks)[seen])
-            other.append(pointing_hits(maps[image, rival], masks)[seen])
+            own.append(pointing_hits(maps[image, label], masks, grid)[seen])
+            other.append(pointing_hits(maps[image, rival], masks, grid)[seen])
             centre.append(masks[:, masks.shape[1] // 2, masks.shape[2] // 2][seen])
     hits = {"map of the class": own, "map of the other class": other, "image centre": centre}
     return {variant: torch.cat(found).float().mean().item() for variant, found in hits.items()}
@@ -119,7 +119,7 @@ def measure_zoo(models: Mapping[str, nn.Module], data: Mapping[str, Dataset]) ->
 
 
 def measure_stride(models: Mapping[str, nn.Module], data: Mapping[str, Dataset]) -> Measurement:
-    """The same maps at several resolutions."""
+    """The same maps at several resolutions: dilation changes nothing else, removal also how far a cell sees."""
     return {CHOSEN: {variant: localisation(model, data)["own map"] for variant, model in models.items()}}
 
 
@@ -142,6 +142,7 @@ class Localised(NamedTuple):
     maps: Float[Tensor, "N h w"]
     boxes: list[Float[Tensor, "_ 4"]]
     size: tuple[int, int]  # of the images, which are all alike
+    grid: Grid | None = None  # where the cells of the maps lie
 
     def of_another_image(self) -> "Localised":
         """The control: each image gets the map of its neighbour."""
@@ -149,17 +150,15 @@ class Localised(NamedTuple):
 
     def centre_gaussian(self) -> "Localised":
         """The control: the same bump in the middle of every image."""
-        return self._replace(maps=gaussian(self.size).expand(len(self.maps), -1, -1))
+        return self._replace(maps=gaussian(self.size).expand(len(self.maps), -1, -1), grid=None)
 
 
 def localise(model: nn.Module, dataset: Dataset) -> Localised:
     """The map of the labelled class for every image of a data set with one class an image."""
-    maps, boxes = [], []
-    for batch, _, every in predict(model, dataset, progress=False):
-        label = batch["labels"].argmax(dim=1)  # (B,)
-        maps.append(every[torch.arange(len(label)), label])
-        boxes += batch["boxes"]
-    return Localised(torch.cat(maps), boxes, tuple(batch["image"].shape[-2:]))
+    found = list(predict(model, dataset, progress=False))
+    maps = [one.maps[torch.arange(len(one.maps)), one.batch["labels"].argmax(dim=1)] for one in found]
+    boxes = [box for one in found for box in one.batch["boxes"]]
+    return Localised(torch.cat(maps), boxes, tuple(found[0].batch["image"].shape[-2:]), found[0].grid)
 
 
 def gaussian(size: tuple[int, int]) -> Float[Tensor, "1 H W"]:
@@ -188,7 +187,7 @@ def with_text(dataset: Dataset) -> Dataset:
 
 def pixel_precision(found: Localised) -> float:
     """Mean over images of the average precision of pixels. Ranking within an image, it needs no normalisation."""
-    enlarged = resize_maps(found.maps[:, None], found.size)[:, 0]
+    enlarged = resize_maps(found.maps[:, None], found.size, found.grid)[:, 0]
     scores = [average_precision(one, inside(boxes, found.size)) for one, boxes in zip(enlarged, found.boxes)]
     return sum(scores) / len(scores)
 
@@ -226,7 +225,11 @@ EXPERIMENTS = (
         paper="cam",
         dataset="synthetic",
         scope="synthetic",
-        variants={"output stride 8": {}, "output stride 16": {"model": {"output_stride": 16}}},
+        variants={
+            "output stride 16": {"model": {"output_stride": 16}},
+            "output stride 8": {"model": {"stride_by": "dilation"}},  # sees as far as with stride 16
+            "output stride 8 by removal": {},  # the recipe's: its last block sees half as far
+        },
         data=zoo_data,
         measure=measure_stride,
         sources=MEASURING,
