@@ -25,7 +25,7 @@ from typing import Literal
 from wsl_core.claims.records import Record
 from wsl_core.claims.register import Claim
 from wsl_core.errors import UsageError
-from wsl_core.metrics.statistics import Interval, paired_difference
+from wsl_core.metrics.statistics import Interval, equivalent, paired_difference
 
 __all__ = ["MINIMUM_SEEDS", "Compared", "Status", "Verdict", "classify", "corrected_confidence", "family_size", "judge"]
 
@@ -96,14 +96,12 @@ def classify(interval: Interval, margin: float) -> Status:
     >>> classify(Interval(mean=0.04, low=0.01, high=0.07, n=5), margin=0.02)
     'inconclusive'
     """
-    if margin < 0:
-        raise UsageError(f"margin is {margin}; expected a number that is not negative.")
+    if equivalent(interval, margin):
+        return "no difference"
     if interval.low > margin:
         return "supported"
     if interval.high < -margin:
         return "refuted"
-    if -margin <= interval.low and interval.high <= margin:
-        return "no difference"
     return "inconclusive"
 
 

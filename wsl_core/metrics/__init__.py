@@ -9,17 +9,29 @@ from wsl_core.metrics.localization import (
     fixed_box_accuracy,
     pointing_hits,
 )
-from wsl_core.metrics.statistics import Interval, mean_interval, paired_difference
+from wsl_core.metrics.statistics import (
+    Interval,
+    bootstrap_interval,
+    equivalent,
+    mean_interval,
+    paired_difference,
+    prediction_interval,
+    seeds_needed,
+)
 
 __all__ = [
     "Interval",
     "LocalizationEvaluator",
     "best_centered_box",
     "best_ious",
+    "bootstrap_interval",
     "box_iou",
     "centered_boxes",
+    "equivalent",
     "fixed_box_accuracy",
     "mean_interval",
     "paired_difference",
     "pointing_hits",
+    "prediction_interval",
+    "seeds_needed",
 ]
