@@ -159,3 +159,8 @@ def test_official_boxes_name_bad_input():
         official_boxes(torch.rand(12, 5))
     with pytest.raises(DataError, match="NaN"):
         official_boxes(torch.full((30, 30), float("nan")))
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 2.5])
+def test_a_constant_map_says_nothing_about_place(value):
+    assert len(boxes_from_map(torch.full((4, 5), value))) == 0

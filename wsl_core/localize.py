@@ -25,7 +25,8 @@ def boxes_from_map(
     rule, with $\tau = 0.2$. Linear in pixels.
 
     Args:
-        score_map: raw or normalised; a map whose maximum is not positive has no evidence and gives no box.
+        score_map: raw or normalised. A map whose maximum is not positive has no evidence, a constant one says nothing
+            about place: both give no box.
         threshold: $\tau$, a share of the maximum, in [0, 1).
         rule: ``"largest"`` component only, or ``"all"`` of them, the largest first.
 
@@ -48,7 +49,7 @@ def boxes_from_map(
     values = _finite_values(score_map)
     highest = values.max(initial=0)  # what exceeds tau times this is lit, (1.11)
     components, count = ndimage.label(values > max(threshold * highest, 0), structure=EIGHT_NEIGHBOURS)
-    if not count:
+    if not count or values.min() == highest:
         return torch.zeros(0, 4)
     areas = np.bincount(components.ravel())[1:]
     order = np.argsort(-areas, kind="stable")[: 1 if rule == "largest" else None]

@@ -81,6 +81,8 @@ class CAM(nn.Module):
     def from_resnet(cls, network: torchvision.models.ResNet) -> "CAM":
         """Read maps from a torchvision ResNet as it stands: its own layers, its own weights, no training.
 
+        A run directory cannot rebuild such a model: ``load_run`` refuses it.
+
         >>> resnet = torchvision.models.resnet18(num_classes=5).eval()
         >>> CAM.from_resnet(resnet).localize(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 5, 2, 2])
@@ -89,7 +91,7 @@ class CAM(nn.Module):
         nn.Module.__init__(model)
         model.config = {"num_classes": network.fc.out_features, "pooling": "gap", "task": "single"}
         model.config["pooling_parameter"] = None
-        model.config |= {"head_channels": 0, "dropout": 0.0, "backbone": "resnet50"}
+        model.config |= {"head_channels": 0, "dropout": 0.0, "backbone": "a torchvision ResNet"}  # none that we build
         model._assemble(from_resnet(network))
         return model
 
