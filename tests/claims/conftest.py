@@ -7,10 +7,10 @@ from wsl_core.claims.records import Record, differences
 from wsl_core.claims.register import Claim, Comparison
 
 
-def make_paired_claim(margin=0.02, baselines=("other",), identifier="cam-example"):
+def make_paired_claim(margin=0.02, baselines=("other",), identifier="cam-example", kind="paired"):
     comparison = Comparison("one", tuple(baselines), {})
     return Claim(
-        identifier, "cam", "method", "One is better.", "paired", "accuracy", "synthetic", comparison,
+        identifier, "cam", "method", "One is better.", kind, "accuracy", "synthetic", comparison,
         experiment="example", margin=margin, labels="ground truth",
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ ENTRY = {
     "comparison": {"better": "one", "baselines": ["other"]},
     "margin": 0.02,
 }
+EQUAL = {**ENTRY, "kind": "equal"}
 EXACT = {**ENTRY, "kind": "exact", "comparison": {"limits": {"float32": 1e-5}}}
 EXACT.pop("margin")
 UNTESTED = {key: ENTRY[key] for key in ENTRY if key not in ("experiment", "labels", "margin")}
@@ -33,10 +34,11 @@ def register_with(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("entry", [ENTRY, EXACT, UNTESTED], ids=lambda entry: entry["kind"])
+@pytest.mark.parametrize("entry", [ENTRY, EQUAL, EXACT, UNTESTED], ids=lambda entry: entry["kind"])
 def test_each_kind_can_be_read(register_with, entry):
     (claim,) = load_register(register_with(entry)).claims
     assert claim.kind == entry["kind"] and claim.statement == entry["statement"]
+    assert claim.subtracts == (claim.margin > 0)
 
 
 def without(field, entry=ENTRY):
@@ -48,6 +50,7 @@ def without(field, entry=ENTRY):
     [
         (without("statement"), "statement"),
         (without("margin"), "margin"),
+        (without("margin", EQUAL), "margin"),
         (without("experiment"), "experiment"),
         (without("comparison"), "comparison"),
         (without("reason", UNTESTED), "reason"),

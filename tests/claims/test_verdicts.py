@@ -135,6 +135,17 @@ def test_an_identity_has_to_hold_for_every_seed(exact_claim, record_of):
     assert bad.status == "refuted" and bad.deciding.baseline == "float64" and bad.deciding.worst == 1e-11
 
 
+@pytest.mark.parametrize(
+    ("shift", "spread", "status"),
+    [(0.0, 0.001, "supported"), (0.1, 0.001, "refuted"), (-0.1, 0.001, "refuted"), (0.0, 0.1, "inconclusive")],
+)
+def test_that_two_are_equal_needs_an_interval_within_the_margin(paired_claim, record_of, shift, spread, status):
+    claim = paired_claim(margin=0.02, kind="equal")
+    other = np.array([0.5, 0.6, 0.7, 0.6, 0.5])
+    one = other + shift + spread * np.array([1, -1, 0, -1, 1])
+    assert judge(claim, record_of(claim, one=one, other=other), family_size([claim])).status == status
+
+
 def test_too_few_seeds_decide_nothing(paired_claim, record_of):
     claim = paired_claim()
     verdict = judge(claim, record_of(claim, one=[0.9] * 4, other=[0.1] * 4), 1)

@@ -113,7 +113,7 @@ def differences(claim: Claim, values: Mapping[str, Sequence[float]]) -> dict[str
     0.1
     """
     better = claim.comparison.better
-    if claim.kind != "paired" or len(values[better]) < 2:
+    if not claim.subtracts or len(values[better]) < 2:
         return {}
     return {
         baseline: asdict(paired_difference(values[better], values[baseline])) for baseline in claim.comparison.baselines

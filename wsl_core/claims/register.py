@@ -15,7 +15,7 @@ __all__ = ["REGISTER", "Claim", "Comparison", "Kind", "PaperNumber", "Register",
 
 REGISTER = Path(__file__).with_name("register.yml")
 
-Kind = Literal["exact", "paired", "not tested here"]
+Kind = Literal["exact", "paired", "equal", "not tested here"]
 LABEL_SOURCES = ("ground truth", "predicted", "none")
 _IDENTIFIER = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _SOURCE = re.compile(r"derived|write-up \d{3}|(pdf|code|web) \S.*")
@@ -34,7 +34,7 @@ class Comparison:
     """What is compared: one variant against each of the baselines, or each variant against its limit.
 
     Attributes:
-        better: the variant that the claim says is better; empty for exact claims.
+        better: the variant that the claim says is better, or as good as the others; empty for exact claims.
         baselines: the claim has to hold against each of them.
         limits: exact claims: the largest error allowed, for each variant.
     """
@@ -71,6 +71,11 @@ class Claim:
     def tested(self) -> bool:
         """Whether this book measures the claim."""
         return self.kind != "not tested here"
+
+    @property
+    def subtracts(self) -> bool:
+        """Whether it is about differences between variants that share their seeds."""
+        return self.kind in ("paired", "equal")
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,7 @@ class _Entry:
             "experiment": self.text("experiment"),
             "labels": self.choice("labels", LABEL_SOURCES),
         }
-        if kind == "paired":
+        if kind != "exact":
             fields["margin"] = self.positive("margin", self.entry.pop("margin", None))
         return fields
 

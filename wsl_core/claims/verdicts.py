@@ -11,6 +11,9 @@ within [-m, +m]           no difference
 anywhere else             inconclusive
 ========================  ===============================
 
+A claim of the kind "equal" says that there is no difference: it is supported within [-m, +m] and refuted beyond it on
+either side.
+
 Many comparisons at once find something by chance. The confidence of the interval that decides is therefore raised to
 1 - 0.05 / F (Bonferroni), F being the number of comparisons that the register plans for the paper. One paper is one
 family: a chapter is read alone, and its verdicts do not move when another chapter is written. F counts what is planned,
@@ -34,6 +37,10 @@ MINIMUM_SEEDS = 5
 CONFIDENCE = 0.95
 # A claim over several baselines is as strong as its weakest comparison.
 _FROM_WEAKEST: tuple[Status, ...] = ("refuted", "no difference", "inconclusive", "supported")
+# What a difference says about the claim that there is none.
+_OF_EQUALITY: dict[Status, Status] = {
+    "no difference": "supported", "supported": "refuted", "refuted": "refuted", "inconclusive": "inconclusive"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,13 +113,13 @@ def classify(interval: Interval, margin: float) -> Status:
 
 
 def family_size(claims: Iterable[Claim]) -> int:
-    """How many paired comparisons these claims plan; give it all claims of one paper.
+    """How many comparisons of variants these claims plan; give it all claims of one paper.
 
     >>> from wsl_core.claims.register import load_register
     >>> family_size(load_register().of("acol"))  # nothing planned yet
     0
     """
-    return sum(len(claim.comparison.baselines) for claim in claims if claim.kind == "paired")
+    return sum(len(claim.comparison.baselines) for claim in claims if claim.subtracts)
 
 
 def corrected_confidence(family: int, confidence: float = CONFIDENCE) -> float:
@@ -169,7 +176,8 @@ def _paired(claim: Claim, record: Record, family: int) -> tuple[Compared, ...]:
     for baseline in claim.comparison.baselines:
         plain = paired_difference(better, record.values[baseline], CONFIDENCE)
         corrected = paired_difference(better, record.values[baseline], confidence)
-        compared.append(Compared(baseline, classify(corrected, claim.margin), plain, corrected))
+        status = classify(corrected, claim.margin)
+        compared.append(Compared(baseline, _OF_EQUALITY[status] if claim.kind == "equal" else status, plain, corrected))
     return tuple(compared)
 
 
