@@ -8,10 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import wsl_core
 from wsl_core import __main__ as command_line
 from wsl_core.__main__ import main
+from wsl_core.backbones import Backbone
+from wsl_core.localize import boxes_from_map
+from wsl_core.metrics import box_iou
+from wsl_core.ops import resize_maps
+from wsl_core.training import load_run, open_split
 
 TINY = ["--recipe", "smoke", "--set", "images=6", "--set", "steps=4", "--set", "batch_size=4", "--set", "model.width=4"]
 
@@ -32,6 +39,11 @@ def test_help_does_not_wait_for_torch():
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-2:] == ["0", "False"]
     assert all(name in result.stdout for name in ("train", "evaluate", "localize"))
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"wsl_core {wsl_core.__version__}\n"
 
 
 def test_the_module_is_a_program_with_an_exit_status():
@@ -68,6 +80,70 @@ def test_evaluate_prints_json_with_the_controls(run_dir, capsys):
         "best centred box on train",
     ]  # fmt: skip
     assert all(0 <= row["gt_known"] <= 1 for row in result["localization"])
+
+
+def test_evaluate_prints_the_scores_of_the_maps(run_dir, capsys):
+    """The same numbers from the run's maps and the data's boxes, one image and one threshold at a time."""
+    arguments = ["evaluate", str(run_dir), "--split", "test", "--threshold", "0.3", "--iou", "0.2", "--json"]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    rows = {(row["name"], row.get("normalization")): row for row in json.loads(capsys.readouterr().out)["localization"]}
+    run = load_run(run_dir)
+    own, frame, top1 = [], [], []
+    dataset = open_split(run.recipe, "test")
+    for sample in dataset:
+        height, width = sample["image"].shape[-2:]
+        with torch.no_grad():
+            logits, maps = run.model.scores_and_maps(sample["image"][None])
+        maps = resize_maps(maps, (height, width), run.model.grid)[0]
+        for c in sample["labels"].nonzero().flatten():
+            true = sample["boxes"][sample["box_labels"] == c]
+            box = boxes_from_map(maps[c], 0.3)
+            own.append(bool(len(box)) and box_iou(box, true).max().item() >= 0.2)
+            frame.append(box_iou(torch.tensor([[0.0, 0.0, width, height]]), true).max().item() >= 0.2)
+            top1.append(own[-1] and c == logits.argmax())
+    assert rows["own map", "max"]["gt_known"] == pytest.approx(np.mean(own))
+    assert rows["own map", "max"]["top1_localization"] == pytest.approx(sum(top1) / len(dataset))
+    assert rows["full frame", None]["gt_known"] == pytest.approx(np.mean(frame))
+    assert 0 < sum(own) < len(own) or 0 < sum(frame) < len(frame)  # else the numbers would say little
+
+
+def test_evaluate_takes_every_overlap_up_to_one(run_dir, capsys):
+    assert main(["evaluate", str(run_dir), "--iou", "1.0", "--threshold", "0.3", "--json", "--device", "cpu"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["iou"] == 1.0 and all(row["gt_known"] <= 0.5 for row in result["localization"])
+
+
+def test_evaluate_and_localize_feed_the_network_the_same_size(tmp_path, capsys, monkeypatch):
+    """Crops are for training: afterwards both see whole images, shrunk as the data set shrinks them."""
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / "own" / split / name).mkdir(parents=True)
+            pixels = random.integers(0, 255, (30, 90, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "own" / split / name / "1.png")
+    settings = [*TINY, "--set", "data.max_side=60", "--set", "augment.crop=24"]
+    data = ["--dataset", "folder", "--root", str(tmp_path / "own")]
+    assert main(["train", "cam", *data, *settings, "--run-dir", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    seen = []
+    backbone = Backbone.forward
+    monkeypatch.setattr(
+        Backbone, "forward", lambda self, images: seen.append(images.shape[2:]) or backbone(self, images)
+    )
+    assert main(["evaluate", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    image = str(tmp_path / "own/val/cat/1.png")
+    assert main(["localize", str(tmp_path / "run"), image, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert len(seen) >= 2 and set(seen) == {(20, 60)}
+
+
+def test_evaluate_asks_for_the_canvas_of_images_of_any_size(tmp_path, capsys):
+    for split in ("train", "val"):
+        (tmp_path / "own" / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (70, 50)).save(tmp_path / "own" / split / "cat" / "1.png")
+    data = ["--dataset", "folder", "--root", str(tmp_path / "own"), "--set", "data.max_side=null"]
+    assert main(["train", "cam", *data, *TINY, "--run-dir", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert main(["evaluate", str(tmp_path / "run"), "--translate", "--device", "cpu"]) == 2
+    assert "name the SIDE of the canvas" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "run"), "--translate", "80", "--device", "cpu"]) == 0
 
 
 def test_evaluate_prints_a_table_and_translates(run_dir, capsys):
@@ -145,7 +221,9 @@ def test_localize_shows_the_class_that_is_asked_for(run_dir, tmp_path, capsys):
 def test_wrong_arguments_are_one_line_and_status_2(run_dir, tmp_path, capsys):
     wrong = {
         "recipe cam/synthetic/huge does not exist": ["train", "cam", "--recipe", "huge"],
-        "recipe sam/synthetic/book does not exist": ["train", "sam"],
+        "paper 'acol' has no recipe; expected one of cam": ["train", "acol"],
+        "x.jpg: found no such file; expected an image file": ["localize", str(run_dir), "x.jpg", "--out", "y"],
+        "found a folder; expected an image file": ["localize", str(run_dir), str(tmp_path), "--out", "y"],
         "'colour' is no field of a recipe": ["train", "cam", "--set", "colour=red"],
         "cam has no such option": ["train", "cam", "--set", "model.depth=3"],
         "root is": ["train", "cam", "--dataset", "folder", "--root", str(tmp_path / "nowhere")],
@@ -161,7 +239,15 @@ def test_wrong_arguments_are_one_line_and_status_2(run_dir, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["evaluate"], ["evaluate", "x", "--threshold", "2"], ["evaluate", "x", "--split", "train"], []]
+    "arguments",
+    [
+        ["evaluate"],
+        ["evaluate", "x", "--threshold", "2"],
+        ["evaluate", "x", "--iou", "0"],
+        ["evaluate", "x", "--iou", "1.1"],
+        ["evaluate", "x", "--split", "train"],
+        [],
+    ],
 )
 def test_argparse_refuses_with_status_2(arguments, capsys):
     assert main(arguments) == 2
@@ -174,7 +260,7 @@ def test_bad_files_and_folders_are_one_line(run_dir, tmp_path, capsys):
     Image.new("RGB", (8, 8)).save(tmp_path / "fine.png")
     for status, message, image, out_dir in [
         (1, "text.png", "text.png", "out"),
-        (1, "missing.png", "missing.png", "out"),
+        (2, "missing.png", "missing.png", "out"),
         (2, "found a file", "fine.png", "file"),
     ]:
         arguments = ["localize", str(run_dir), str(tmp_path / image), "--out", str(tmp_path / out_dir)]

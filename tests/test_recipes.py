@@ -32,6 +32,11 @@ def test_the_papers_numbers():
     assert recipe.multipliers["new_bias"] == 2.0
 
 
+def test_an_unknown_paper_names_those_that_have_recipes():
+    with pytest.raises(UsageError, match=r"paper 'acol' has no recipe; expected one of cam"):
+        get_recipe("acol", "synthetic", "book")
+
+
 def test_an_unknown_recipe_lists_the_known():
     with pytest.raises(UsageError, match=r"cam/synthetic/huge does not exist.*cam/synthetic/book"):
         get_recipe("cam", "synthetic", "huge")

@@ -267,8 +267,18 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     with pytest.raises(UsageError, match="not empty and holds no run"):
         train(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match=r"file: could not be written"):
-        train(tmp_path / "file")
+    for run_dir in ("file", "file/run"):
+        with pytest.raises(UsageError, match=rf"run_dir .*{run_dir}: .*file is a file; name a folder"):
+            train(tmp_path / run_dir)
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.parametrize("line", ["3", "[]", '{"lr": 0.1}', '{"step": 2', ""])
+def test_a_line_of_history_that_training_did_not_write_is_named(copied, line):
+    first, *rest = (copied / "history.jsonl").read_text().splitlines()
+    (copied / "history.jsonl").write_text("\n".join([first, line, *rest]) + "\n")
+    with pytest.raises(DataError, match=r"history\.jsonl:2: found .*; expected a JSON object with .step.\. Delete"):
+        train(copied)
 
 
 def test_workers_and_checkpoints_do_not_make_another_run(copied):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsl_core import __version__
 from wsl_core.errors import UsageError, WSLError
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and wrong arguments need not wait for it
@@ -72,7 +73,7 @@ def evaluate(options: argparse.Namespace) -> None:
     run.model.to(_device(options.device))
     noted = run.run_dir / "data.json"
     root = options.root or (read_json(noted)["root"] if noted.exists() else None)
-    moved = {"translate": options.translate or math.ceil(1.5 * run.image_size)} if options.translate is not None else {}
+    moved = {} if options.translate is None else {"translate": options.translate or _canvas(run)}
     train_set, val_set, score_set = (
         open_split(run.recipe, split, root, **moved) for split in ("train", "val", options.split)
     )
@@ -167,6 +168,13 @@ def _localize_one(
     return to_float(pixels), maps[0], enlarged, entry
 
 
+def _canvas(run: "Run") -> int:
+    """The side of the grey canvas where none was named."""
+    if run.image_size is None:
+        raise UsageError("--translate: the images of this run have sizes of their own; name the SIDE of the canvas.")
+    return math.ceil(1.5 * run.image_size)
+
+
 def _check_names(images: list[Path], out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: found a file; expected a folder, which is made if it is missing.")
@@ -177,6 +185,10 @@ def _check_names(images: list[Path], out: Path) -> None:
         if path.stem in stems:
             raise UsageError(f"{stems[path.stem]} and {path} would be written to the same file; localize them apart.")
         stems[path.stem] = path
+    for path in images:
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "no such file"
+            raise UsageError(f"IMAGE {path}: found {found}; expected an image file. Correct the path.")
 
 
 def _check_model_options(paper: str, options: dict[str, Any]) -> None:
@@ -231,6 +243,13 @@ def _share(text: str) -> float:
     return value
 
 
+def _overlap(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in (0, 1]")
+    return value
+
+
 def _threshold(text: str) -> float | None:
     return None if text == "auto" else _share(text)
 
@@ -251,6 +270,7 @@ def _seed(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m wsl_core", description="Weakly supervised localisation.")
+    parser.add_argument("--version", action="version", version=f"wsl_core {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("train", help=train.__doc__, description=train.__doc__)
@@ -281,7 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--threshold", type=_threshold, metavar="auto|SHARE", help="of the map's maximum; auto: the best on val"
     )
-    command.add_argument("--iou", type=_share, default=0.5, help="overlap from which a box is right")
+    command.add_argument("--iou", type=_overlap, default=0.5, help="overlap from which a box is right")
     command.add_argument(
         "--translate", type=_count, nargs="?", const=0, metavar="SIDE",
         help="put each image at a random place on a grey canvas of SIDE pixels (1.5 times the image)",

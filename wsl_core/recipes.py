@@ -198,6 +198,9 @@ def get_recipe(paper: str, dataset: str, scale: str) -> Recipe:
     >>> get_recipe("cam", "synthetic", "book").steps
     700
     """
+    papers = dict.fromkeys(recipe.paper for recipe in RECIPES)
+    if paper not in papers:
+        raise UsageError(f"paper {paper!r} has no recipe; expected one of {', '.join(papers)}.")
     for recipe in RECIPES:
         if (recipe.paper, recipe.dataset, recipe.scale) == (paper, dataset, scale):
             return recipe

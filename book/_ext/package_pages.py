@@ -2,10 +2,12 @@
 
 - the directive ``package-api`` documents every public module of ``wsl_core`` from its docstrings;
 - the directive ``package-markdown`` inserts the Markdown that a function of the package returns;
+- formulas between dollars in docstrings, the notation of the rest of the book, become formulas of autodoc;
 - a name is documented once, where it is defined; a reference through another module that offers it leads there.
 """
 
 import pkgutil
+import re
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +18,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
 import wsl_core
+
+FORMULA = re.compile(r"(?<![`\\$\w])\$([^$`]+)\$")
 
 
 def public_modules() -> list[str]:
@@ -71,6 +75,11 @@ def skip_reexports(app: Sphinx, kind: str, name: str, member: Any, skip: bool, o
     return True if kind == "module" and is_passed_on(member, app.env.temp_data["autodoc:module"]) else None
 
 
+def mark_formulas(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """``$F_k$`` becomes ``:math:`F_k```; autodoc reads reStructuredText, which would drop the backslashes."""
+    lines[:] = FORMULA.sub(r":math:`\1`", "\n".join(lines)).split("\n")
+
+
 def resolve_by_import(app: Sphinx, env: BuildEnvironment, node: nodes.Element, text: nodes.Node) -> nodes.Node | None:
     """Resolve a reference to a name of the package that the page does not list under this address.
 
@@ -92,5 +101,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("package-api", PackageApi)
     app.add_directive("package-markdown", PackageMarkdown)
     app.connect("autodoc-skip-member", skip_reexports)
+    app.connect("autodoc-process-docstring", mark_formulas)
     app.connect("missing-reference", resolve_by_import)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

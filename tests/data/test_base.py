@@ -1,5 +1,7 @@
 """What every data set promises: positions as in a list, faithful copies in memory, batches of any sizes."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import SupportsIndex
 
@@ -7,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from wsl_core.data import Dataset, InMemory, Sample, Subset, collate, load_dataset
-from wsl_core.data.base import to_bytes, to_float
+from wsl_core.data.base import check_count, to_bytes, to_float
 from wsl_core.errors import UsageError
 
 
@@ -157,6 +160,46 @@ def test_collate_refuses_what_is_no_batch() -> None:
     samples[0]["labels"] = torch.zeros(4)
     with pytest.raises(UsageError, match="different lengths"):
         collate(samples)
+
+
+def test_no_image_is_larger_than_its_data_set_says(tmp_path: Path, tiny_root: Path) -> None:
+    """What localisation shrinks a new image to is what evaluation feeds."""
+    (tmp_path / "train" / "wide").mkdir(parents=True)
+    Image.new("RGB", (90, 40)).save(tmp_path / "train" / "wide" / "1.png")
+    sets = {
+        48: load_dataset("synthetic", "train", size=48, length=2),
+        64: load_dataset("tiny-imagenet", "train", tiny_root),
+        70: load_dataset("tiny-imagenet", "train", tiny_root, translate=70),
+        30: load_dataset("folder", "train", tmp_path, max_side=30),
+        None: load_dataset("folder", "train", tmp_path),
+    }
+    for size, dataset in sets.items():
+        assert dataset.image_size == Subset(dataset, [0]).image_size == InMemory(dataset).image_size == size
+        assert size is None or max(max(sample["image"].shape) for sample in dataset) == size
+
+
+def test_counts_are_whole_numbers_in_their_range() -> None:
+    check_count("size", 3, 3, 3)
+    for value in (2, 4, 3.0, True, "3", None):
+        with pytest.raises(UsageError, match=f"size is {value!r}; expected an integer from 3 to 3"):
+            check_count("size", value, 3, 3)
+
+
+def test_options_of_the_wrong_type_are_named(tmp_path: Path) -> None:
+    """In a process of its own: here, the type checker of the tests would be faster."""
+    program = """if True:
+        import sys
+        from wsl_core.data import load_dataset
+        for name, option in (("synthetic", "translate"), ("folder", "max_side")):
+            try:
+                load_dataset(name, "train", sys.argv[1], **{option: "abc"})
+            except ValueError as error:
+                print(type(error).__name__, error)
+    """
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    first, second = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert first.startswith("UsageError translate is 'abc'; expected an integer from 1")
+    assert second.startswith("UsageError max_side is 'abc'; expected an integer from 1")
 
 
 def test_wrong_arguments_say_what_exists(tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,6 +209,8 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     [
         (["image,label", "a.png,cat"], r"labels\.csv:1: the header is .*expected each of image, labels"),
         (["image,labels"], r"labels\.csv: lists no image"),
+        (["image,labels", "a.png"], r"labels\.csv:2: 1 fields; expected 2.*a field may be empty"),
+        (["image,labels", "a.png,", "e.png,;"], r"labels\.csv: no row has a label\. Write the classes"),
         (["image,labels", "a.png,cat", "e.png,dog", "a.png,cat"], r"labels\.csv:4: image 'a\.png' is already in .*:2"),
         (["image,labels", "z.png,cat"], r"labels\.csv:2: image .*z\.png is missing"),
         (["image,labels", "../own/a.png,cat"], r"labels\.csv:2: image '\.\./own/a\.png'; expected a path below"),
@@ -216,7 +218,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         (["image,labels", ",cat"], r"labels\.csv:2: image ''"),
         (["image,labels,split", "a.png,cat,dev"], r"labels\.csv:2: split 'dev' is unknown"),
         (["image,labels,split", "a.png,cat,"], r"labels\.csv:2: split '' is unknown"),
-        (["image,labels", "a.png,cat,dog"], r"labels\.csv:2: the row has not 2 fields"),
+        (["image,labels", "a.png,cat,dog"], r"labels\.csv:2: 3 fields; expected 2, separated by commas: image, la"),
     ],
 )
 def test_tables_that_are_wrong(table: Path, lines: list[str], message: str) -> None:

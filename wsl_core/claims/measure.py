@@ -65,8 +65,8 @@ def is_stale(record: Record) -> bool:
 
     >>> values = {"GAP": [0.5]}
     >>> of_an_experiment_that_is_gone = Record(
-    ...     "cam-example", "cam-gone", "accuracy", "synthetic", "book", [0], values, {}, "key", {}, "source", "0", "commit",
-    ...     "a computer", "2025-01-01", 1.0
+    ...     "cam-example", "cam-gone", "accuracy", "synthetic", "book", [0], values, {}, "key", {}, "source", "0",
+    ...     "commit", "a computer", "2025-01-01", 1.0
     ... )
     >>> is_stale(of_an_experiment_that_is_gone)
     True

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from wsl_core.data.base import Batch, Dataset, InMemory, Sample, Subset, collate
+from wsl_core.data.base import Batch, Dataset, InMemory, Sample, Subset, check_count, collate
 from wsl_core.data.translated import Translated
 from wsl_core.errors import UsageError
 
@@ -58,12 +58,15 @@ def load_dataset(
         if option not in parameters:
             known = ", ".join(sorted((parameters | {"translate"}) - {"root", "download"}))
             raise UsageError(f"option {option!r} is unknown to data set {name!r}; expected one of {known}.")
+    canvas = 96 if translate is True else translate
+    if canvas:
+        check_count("translate", canvas, 1, 10_000)
     if "root" in parameters:
         options["root"] = _find_root(name, root, download and "download" in parameters)
     if "download" in parameters:
         options["download"] = download
     dataset = dataset_class(split, **options)
-    return Translated(dataset, 96 if translate is True else translate) if translate else dataset
+    return Translated(dataset, canvas) if canvas else dataset
 
 
 def _find_root(name: str, root: str | Path | None, may_create: bool) -> Path:

@@ -82,7 +82,11 @@ def read_csv(path: Path, required: Sequence[str], optional: Sequence[str] = ()) 
         for row in reader:
             where = f"{path}:{reader.line_num}"
             if None in row or None in row.values():
-                raise DataError(f"{where}: the row has not {len(header)} fields, as the header has. Correct the row.")
+                fields = sum(row[name] is not None for name in header) + len(row.get(None, ()))
+                raise DataError(
+                    f"{where}: {fields} fields; expected {len(header)}, separated by commas: {', '.join(header)}. "
+                    "Correct the row; a field may be empty."
+                )
             yield where, {name: row[name].strip() for name in (*required, *optional) if name in header}
     except csv.Error as error:
         raise DataError(f"{path}:{reader.reader.line_num}: not valid CSV ({error}). Correct the row.") from error

@@ -62,6 +62,7 @@ class Dataset(torch.utils.data.Dataset, ABC):
     task: str  # "single": one class an image; "multi": any number
     licence: str
     version: str  # changes when pixels or labels change
+    image_size: int | None = None  # no side of an image is longer, in pixels; None: the images keep what size they have
     part_names: tuple[str, ...] = ()
     keypoint_names: tuple[str, ...] = ()
 
@@ -108,7 +109,9 @@ class Dataset(torch.utils.data.Dataset, ABC):
 
     def describe_as(self, other: "Dataset") -> None:
         """Take over the description (name, classes, task, version, ...) of the data set that this one wraps."""
-        for key in ("name", "split", "classes", "task", "licence", "version", "part_names", "keypoint_names"):
+        for key in (
+            "name", "split", "classes", "task", "licence", "version", "image_size", "part_names", "keypoint_names"
+        ):  # fmt: skip
             setattr(self, key, getattr(other, key))
 
 
@@ -182,6 +185,12 @@ def to_bytes(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
     tensor([  0,  51, 255], dtype=torch.uint8)
     """
     return (image * 255 + 0.5).clamp(0, 255).to(torch.uint8)  # round() would wake every thread: slow on a busy machine
+
+
+def check_count(name: str, value: object, low: int, high: int) -> None:
+    """Raise UsageError unless ``value`` is an integer in low, ..., high."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"{name} is {value!r}; expected an integer from {low} to {high}.")
 
 
 def one_hot(indices: Sequence[int], classes: int) -> Float[Tensor, " K"]:

@@ -13,8 +13,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from wsl_core.data.annotations import Box, clip_box, parse_numbers, read_csv
-from wsl_core.data.base import IGNORE, Dataset, Sample, digest, one_hot, to_float
-from wsl_core.data.images import read_mask, read_pixels, shrink_image, shrink_mask
+from wsl_core.data.base import IGNORE, Dataset, Sample, check_count, digest, one_hot, to_float
+from wsl_core.data.images import MAX_PIXELS, read_mask, read_pixels, shrink_image, shrink_mask
 from wsl_core.errors import DataError, UsageError
 
 __all__ = ["Folder"]
@@ -71,13 +71,13 @@ class Folder(Dataset):
     licence = "as its owner says"
 
     def __init__(self, split: str, root: str | Path, max_side: int | None = None) -> None:
-        if max_side is not None and max_side < 1:
-            raise UsageError(f"max_side is {max_side}; expected None or a number of pixels from 1.")
+        if max_side is not None:
+            check_count("max_side", max_side, 1, MAX_PIXELS)
         self.split = self.check_split(split)
         self.root = Path(root)
         if not self.root.is_dir():
             raise UsageError(f"root is {self.root}, which is not a folder; expected the folder that holds your images.")
-        self.max_side = max_side
+        self.max_side = self.image_size = max_side
         from_table = (self.root / LABELS).exists()
         self.task = "multi" if from_table else "single"
         entries = list(_listed(self.root) if from_table else _found(self.root))
@@ -169,6 +169,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
 def _listed(root: Path) -> Iterator[_Entry]:
     """The entries that labels.csv names."""
     seen: dict[str, str] = {}
+    named: set[str] = set()
     for where, row in read_csv(root / LABELS, ("image", "labels"), ("split",)):
         image = _image_path(row["image"], where)
         if image in seen:
@@ -181,8 +182,11 @@ def _listed(root: Path) -> Iterator[_Entry]:
             raise DataError(f"{where}: split {split!r} is unknown; expected one of {', '.join(Folder.splits)}.")
         labels = {label.strip() for label in row["labels"].split(";")} - {""}
         yield _Entry(image, split, sorted(labels))
+        named |= labels
     if not seen:
         raise DataError(f"{root / LABELS}: lists no image. Add a row for each.")
+    if not named:
+        raise DataError(f"{root / LABELS}: no row has a label. Write the classes of each image into the column labels.")
 
 
 def _image_path(text: str, where: str) -> str:

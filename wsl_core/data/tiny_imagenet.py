@@ -57,6 +57,7 @@ class TinyImageNet(Dataset):
 
     name = "tiny-imagenet"
     task = "single"
+    image_size = SIDE
     licence = "ImageNet's terms: non-commercial research and educational use only; do not redistribute"
 
     def __init__(self, split: str, root: str | Path, download: bool = False) -> None:

@@ -35,6 +35,7 @@ class Translated(Dataset):
         self.dataset = dataset
         self.canvas = canvas
         self.describe_as(dataset)
+        self.image_size = canvas
         self.version = f"{dataset.version}+translated-{canvas}"
 
     def __len__(self) -> int:

@@ -40,7 +40,7 @@ def is_live() -> bool:
     return bool(getattr(kernel, "_allow_stdin", False))
 
 
-def own_image(model: nn.Module, classes: Sequence[str], size: int = 224) -> widgets.Widget:
+def own_image(model: nn.Module, classes: Sequence[str], size: int | None = 224) -> widgets.Widget:
     """Let the reader choose an image file and explore the maps of the classes that the network sees in it.
 
     On a page without a kernel it is a line that says how to get one.
@@ -48,8 +48,8 @@ def own_image(model: nn.Module, classes: Sequence[str], size: int = 224) -> widg
     Args:
         model: a trained classifier with ``localize``; it is put into evaluation mode.
         classes: names of its classes.
-        size: longer side, in pixels, to which a larger image is shrunk. Choose it so that objects are about as large
-            as those that the network was trained on.
+        size: longer side, in pixels, to which a larger image is shrunk; ``None`` keeps every size. Choose it so that
+            objects are about as large as those that the network was trained on.
 
     >>> own_image(nn.Identity(), ["cat", "dog"]).value[:4]  # no kernel here
     '<div'
@@ -71,7 +71,10 @@ def own_image(model: nn.Module, classes: Sequence[str], size: int = 224) -> widg
 
 
 def explain_upload(
-    value: Mapping[str, Any] | Sequence[Mapping[str, Any]], model: nn.Module, classes: Sequence[str], size: int = 224
+    value: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    model: nn.Module,
+    classes: Sequence[str],
+    size: int | None = 224,
 ) -> widgets.Widget:
     """What the reader sees after choosing a file: an explorer, or a line that says what is wrong with the file.
 
@@ -111,7 +114,7 @@ def uploaded_file(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tup
     return name, bytes(file["content"])
 
 
-def _read(name: str, content: bytes, size: int) -> Float[Tensor, "3 H W"]:
+def _read(name: str, content: bytes, size: int | None) -> Float[Tensor, "3 H W"]:
     """The image, read as every other image file is; an error names the reader's file and no temporary one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "upload"

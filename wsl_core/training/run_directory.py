@@ -74,7 +74,14 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Let one process at a time work on the run; the lock goes with its holder, however that ends."""
+        """Let one process at a time work on the run; the lock goes with its holder, however that ends.
+
+        Raises:
+            UsageError: there is a file where the folder should be.
+        """
+        nearest = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not nearest.is_dir():
+            raise UsageError(f"run_dir {self.path}: {nearest} is a file; name a folder, new or of the same run.")
         with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
@@ -152,15 +159,15 @@ class RunDirectory:
         return history
 
     def history(self) -> list[dict[str, Any]]:
-        """The logged lines; a line that a killed process left unfinished ends them."""
+        """The logged lines, without one that a killed process left unfinished at the end.
+
+        Raises:
+            DataError: a line is not what training writes.
+        """
         path = self.path / "history.jsonl"
-        entries: list[dict[str, Any]] = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                entries.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return entries
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        *lines, _ = text.split("\n")  # behind the last end of a line is nothing, or half a line
+        return [_history_entry(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, whole or not at all, then delete all but the last two.
@@ -217,6 +224,16 @@ def read_form(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(content, dict) or not set(keys) <= set(content):
         raise DataError(f"{path}: found other content; expected an object with {', '.join(keys)}. Train the run anew.")
     return content
+
+
+def _history_entry(line: str, where: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError:
+        entry = None
+    if not isinstance(entry, dict) or "step" not in entry:
+        raise DataError(f'{where}: found {line[:60]!r}; expected a JSON object with "step". Delete the line.')
+    return entry
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -40,7 +40,8 @@ class Run:
         recipe, seed: what it was trained with.
         data: ``name``, ``split``, ``version`` and number of ``images`` of the training set.
         classes, task: what the logits mean.
-        image_size: longer side in pixels of what the network was trained on.
+        image_size: what the longer side of an image is shrunk to before the network sees it, in pixels; ``None`` where
+            images keep their size.
         run_dir: the folder of the run, if it has one.
         found: whether it was found on disk instead of trained by this call.
     """
@@ -52,7 +53,7 @@ class Run:
     data: dict[str, Any]
     classes: tuple[str, ...]
     task: str
-    image_size: int
+    image_size: int | None
     run_dir: Path | None = None
     found: bool = False
 
@@ -86,7 +87,7 @@ def fit(
     model = build()
     _check_task(model, train_set)
     data = {"name": train_set.name, "split": train_set.split, "version": train_set.version, "images": len(train_set)}
-    description = _describe(model, train_set, recipe)
+    description = _describe(model, train_set)
     directory = RunDirectory(run_dir) if run_dir is not None else None
     with directory.locked() if directory and accelerator.is_main_process else nullcontext():
         if directory and accelerator.is_main_process:
@@ -99,7 +100,7 @@ def fit(
             history = _train_and_save(accelerator, model, train_set, val_set, recipe, seed, directory)
         accelerator.wait_for_everyone()
     return Run(
-        model.eval(), history, recipe, seed, data, train_set.classes, train_set.task, description["image_size"],
+        model.eval(), history, recipe, seed, data, train_set.classes, train_set.task, train_set.image_size,
         directory.path if directory else None, found,
     )  # fmt: skip
 
@@ -207,7 +208,7 @@ def _check_task(model: nn.Module, train_set: Dataset) -> None:
         )
 
 
-def _describe(model: nn.Module, train_set: Dataset, recipe: Recipe) -> dict[str, Any]:
+def _describe(model: nn.Module, train_set: Dataset) -> dict[str, Any]:
     """What it takes to build the model again and to feed it. Its own weights replace any pre-trained ones."""
     config = getattr(model, "config", {})
     return {
@@ -215,7 +216,7 @@ def _describe(model: nn.Module, train_set: Dataset, recipe: Recipe) -> dict[str,
         "config": config | ({"weights": None} if "weights" in config else {}),
         "classes": list(train_set.classes),
         "task": train_set.task,
-        "image_size": int(recipe.augment.get("crop", max(train_set[0]["image"].shape[-2:]))),
+        "image_size": train_set.image_size,
     }
 
 

@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wsl_core.data.base import Dataset, Sample, digest, one_hot, to_float
+from wsl_core.data.base import Dataset, Sample, check_count, digest, one_hot, to_float
 from wsl_core.data.synthetic.backdrop import Scene
 from wsl_core.data.synthetic.creatures import Creatures
 from wsl_core.data.synthetic.noise import Stream
 from wsl_core.data.synthetic.shapes import LARGEST, NOBODY, Canvas, Piece, Placement, Thing
 from wsl_core.data.synthetic.text import Text
-from wsl_core.data.synthetic.world import World, check_count
+from wsl_core.data.synthetic.world import World
 from wsl_core.data.synthetic.zoo import Zoo
 from wsl_core.errors import UsageError
 
@@ -85,7 +85,7 @@ class Synthetic(Dataset):
         }
         self.split = self.check_split(split)
         self.world = _make_world(world, {knob: value for knob, value in knobs.items() if value is not None})
-        self.size = size
+        self.size = self.image_size = size
         self._length = LENGTHS[split] if length is None else length
         check_count("length", self._length, 1, 10**7)
         self._stream = Stream("synthetic", self.world.name, self.world.revision, seed, split)

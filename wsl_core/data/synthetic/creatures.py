@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from wsl_core.data.base import check_count
 from wsl_core.data.synthetic.backdrop import Backdrop, Scene, draw_clutter, toned
 from wsl_core.data.synthetic.noise import Stream, Texture, rotation
 from wsl_core.data.synthetic.shapes import Paint
 from wsl_core.data.synthetic.template import Limb, Template, place, pose, random_palette
-from wsl_core.data.synthetic.world import World, balanced_class, check_count, check_share
+from wsl_core.data.synthetic.world import MOST_DISTRACTORS, World, balanced_class, check_share
 
 __all__ = ["Creatures"]
 
@@ -76,7 +77,7 @@ class Creatures(World):
     def __post_init__(self) -> None:
         check_count("species", self.species, 2, len(NAMES))
         check_share("concentration", self.concentration)
-        check_count("distractors", self.distractors)
+        check_count("distractors", self.distractors, 0, MOST_DISTRACTORS)
 
     @property
     def classes(self) -> tuple[str, ...]:

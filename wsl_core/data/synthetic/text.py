@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import ClassVar
 
+from wsl_core.data.base import check_count
 from wsl_core.data.synthetic.backdrop import Backdrop, Scene, draw_clutter, toned
 from wsl_core.data.synthetic.noise import Stream, Texture, rotation
 from wsl_core.data.synthetic.shapes import Blob, Box, Paint, Piece, Placement, Strokes, Thing
 from wsl_core.data.synthetic.template import place
-from wsl_core.data.synthetic.world import World, balanced_class, check_count
+from wsl_core.data.synthetic.world import MOST_DISTRACTORS, World, balanced_class
 
 __all__ = ["Text"]
 
@@ -43,7 +44,7 @@ class Text(World):
     part_names = ("string",)
 
     def __post_init__(self) -> None:
-        check_count("distractors", self.distractors)
+        check_count("distractors", self.distractors, 0, MOST_DISTRACTORS)
 
     def compose(self, split: Stream, index: int) -> Scene:
         stream = split.child(index)

@@ -7,7 +7,9 @@ from wsl_core.data.synthetic.backdrop import Scene
 from wsl_core.data.synthetic.noise import Stream
 from wsl_core.errors import UsageError
 
-__all__ = ["World", "balanced_class", "check_count", "check_range", "check_share"]
+__all__ = ["World", "balanced_class", "check_range", "check_share"]
+
+MOST_DISTRACTORS = 32
 
 
 class World(ABC):
@@ -43,12 +45,6 @@ def check_share(knob: str, value: object) -> None:
     """Raise UsageError unless 0 <= value <= 1."""
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise UsageError(f"{knob} is {value!r}; expected a number in [0, 1].")
-
-
-def check_count(knob: str, value: object, low: int = 0, high: int = 32) -> None:
-    """Raise UsageError unless ``value`` is an integer in low, ..., high."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"{knob} is {value!r}; expected an integer from {low} to {high}.")
 
 
 def check_range(knob: str, value: object, low: int, high: int) -> tuple[int, int]:

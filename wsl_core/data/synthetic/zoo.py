@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from wsl_core.data.base import check_count
 from wsl_core.data.synthetic.backdrop import Backdrop, Scene, draw_clutter
 from wsl_core.data.synthetic.noise import Stream
 from wsl_core.data.synthetic.shapes import Box, Thing
 from wsl_core.data.synthetic.template import Limb, Template, place, pose, random_palette
-from wsl_core.data.synthetic.world import World, balanced_class, check_count, check_range, check_share
+from wsl_core.data.synthetic.world import MOST_DISTRACTORS, World, balanced_class, check_range, check_share
 
 __all__ = ["Zoo", "TEMPLATES"]
 
@@ -248,7 +249,7 @@ class Zoo(World):
     def __post_init__(self) -> None:
         object.__setattr__(self, "objects", check_range("objects", self.objects, 1, 3))
         check_share("context_bias", self.context_bias)
-        check_count("distractors", self.distractors)
+        check_count("distractors", self.distractors, 0, MOST_DISTRACTORS)
 
     @property
     def task(self) -> str:
