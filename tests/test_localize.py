@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from wsl_core.errors import DataError, UsageError
 from wsl_core.localize import boxes_from_map, mask_from_maps, official_boxes
+from wsl_core.ops import normalize
 
 
 def rectangle(height=12, width=16, y0=2, x0=3, y1=6, x1=9, value=1.0):
@@ -164,3 +165,16 @@ def test_official_boxes_name_bad_input():
 @pytest.mark.parametrize("value", [-1.0, 0.0, 2.5])
 def test_a_constant_map_says_nothing_about_place(value):
     assert len(boxes_from_map(torch.full((4, 5), value))) == 0
+
+
+@given(st.integers(-3, 3), st.integers(-2, 3), st.floats(0.0, 0.95), st.integers(0, 1000))
+def test_raw_and_normalised_maps_give_the_same_boxes(lowest, highest, threshold, seed):
+    """Whole numbers of few levels, so that constant and negative maps come up."""
+    levels = torch.randint(min(lowest, highest), max(lowest, highest) + 1, (5, 6), generator=seeded(seed))
+    score_map = levels.double()
+    assume((score_map - threshold * score_map.max()).abs().min() > 1e-9)  # rounding alone decides about no pixel
+    assert torch.equal(boxes_from_map(score_map, threshold), boxes_from_map(normalize(score_map, "max"), threshold))
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
@@ -345,6 +346,20 @@ def test_load_run_refuses_what_is_no_run(tmp_path, finished):
         load_run(tmp_path)
     with pytest.raises(UsageError, match="no registered paper"):
         load_run(finished.run_dir)
+
+
+def test_load_run_takes_no_network_for_another(tmp_path):
+    """CAM.from_resnet keeps the network that it was given: a name and numbers do not say which."""
+    data = load_dataset("synthetic", "train", length=2, objects=1, size=32)
+    recipe = Recipe("cam", "synthetic", data={"size": 32, "objects": 1}, steps=1, batch_size=2)
+
+    def build():
+        return CAM.from_resnet(torchvision.models.resnet18(num_classes=8))
+
+    fit(build, data, recipe, run_dir=tmp_path, device="cpu")
+    with pytest.raises(UsageError, match=r"model\.json: no model can be built from it.*ResNet.*Call fit again"):
+        load_run(tmp_path)
+    assert fit(build, data, recipe, run_dir=tmp_path, device="cpu").found
 
 
 def test_a_cached_run_is_found_by_its_key(tmp_path, monkeypatch, capsys):

@@ -125,7 +125,8 @@ def load_run(run_dir: str | Path) -> Run:
     """Rebuild the trained model of a finished run, in evaluation mode on the CPU.
 
     Raises:
-        UsageError: the folder holds no run, or one that is not finished or not of a registered paper.
+        UsageError: the folder holds no run, one that is not finished, or one whose model only its ``build`` can make:
+            it is of no registered paper, or read from a network that was there.
         DataError: the weights are damaged.
     """
     directory = RunDirectory(run_dir)
@@ -138,7 +139,12 @@ def load_run(run_dir: str | Path) -> Run:
         raise UsageError(f"{directory.path}: the run is not finished. Start the same training again to go on with it.")
     if model["paper"] is None:
         raise UsageError(f"{directory.path}: the model is of no registered paper. Call fit again with its build.")
-    network = build_model(model["paper"], **model["config"])
+    try:
+        network = build_model(model["paper"], **model["config"])
+    except (TypeError, UsageError) as error:
+        raise UsageError(
+            f"{directory.path / 'model.json'}: no model can be built from it ({error}). Call fit again with its build."
+        ) from error
     load_weights(network, directory.weights)
     return Run(
         network.eval(), directory.history(), Recipe.from_dict(identity["recipe"]), identity["seed"], identity["data"],
