@@ -28,11 +28,11 @@ def main() -> None:
     STAMP.unlink(missing_ok=True)
     if not VENV_PYTHON.exists():
         create_venv()
-    say("installing packages (a few minutes, several GB, once)")
+    say("installing packages (several GB, once)")
     # One command for everything: torch and torchvision must come together, from the same index.
     pip("install", "-c", "constraints.txt", "-e", ".[book,test]", required=True)
     run("-c", "import torch, torchvision", required=True)
-    say("building pydensecrf2 (under a minute, once)")
+    say("building pydensecrf2 (once)")
     if pip("install", "-c", "constraints.txt", "-e", ".[crf]", required=False) != 0:
         say("pydensecrf2 did not build (it needs a C compiler); dense_crf will use its torch backend.")
     STAMP.write_text(fingerprint())

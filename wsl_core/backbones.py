@@ -1,6 +1,6 @@
 """Networks that turn images into feature maps.
 
-``small`` trains in a minute on a CPU. The others are torchvision's, cut where the CAM paper cuts them. Two of these
+``small`` is made to be trained on a CPU. The others are torchvision's, cut where the CAM paper cuts them. Two of these
 are not quite the papers': torchvision's AlexNet is the one-tower variant (64, 192, 384, 256, 256 channels) and its
 GoogLeNet has BatchNorm.
 """

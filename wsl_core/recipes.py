@@ -1,7 +1,7 @@
 """The numbers that each run uses, in one table.
 
-A recipe says everything about a run but the random seed and where the data lie. Three scales: ``smoke`` runs in
-seconds and only proves that the code works, ``book`` in minutes on two CPU cores, ``paper`` is the paper's own recipe.
+A recipe says everything about a run but the random seed and where the data lie. Three scales: ``smoke`` only proves
+that the code works, ``book`` is made for a CPU, ``paper`` is the paper's own recipe.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class Recipe:
         multipliers: factors on ``lr`` for weights and biases of pre-trained and new layers (``model.new_modules``).
         augment: see :func:`wsl_core.training.augment.augment`.
         precision: "no" (float32), "bf16" or "fp16".
-        channels_last: memory layout; the same mathematics, two to three times faster on a CPU.
+        channels_last: memory layout; the same mathematics, faster on a CPU.
         workers: processes that load data.
         log_every, checkpoint_every, eval_every: in steps; the last two are multiples of the first, 0 means never.
         source: where the numbers come from.
@@ -291,13 +291,13 @@ def _is_number(value: Any) -> bool:
 _SMOKE = Recipe(
     "cam", "synthetic", scale="smoke", images=64, steps=24, batch_size=16, warmup_steps=4, channels_last=True,
     log_every=4, checkpoint_every=8, augment={"flip": 0.5, "shift": 4},
-    source="Ours: seconds, to show that the code runs, and no more.",
+    source="Ours: to show that the code runs, and no more.",
 )  # fmt: skip
 
 _BOOK = Recipe(
     "cam", "synthetic", scale="book", steps=700, batch_size=48, optimizer="adamw", lr=3e-3, weight_decay=1e-2,
     schedule="cosine", warmup_steps=50, channels_last=True, in_memory=True, augment={"flip": 0.5, "shift": 8},
-    source="Ours: a minute on two CPU cores.",
+    source="Ours: made for a CPU.",
 )  # fmt: skip
 
 # The released GoogLeNet solver and network definition, metalbubble/CAM at c63f285: SGD with momentum 0.9, a rate of
@@ -322,7 +322,7 @@ RECIPES = (
     _BOOK,
     _BOOK.replace(
         dataset="tiny-imagenet", model={"width": 40, "output_stride": 4}, epochs=12, batch_size=64, eval_every=500,
-        augment={"shift": 6}, source="Ours: a quarter of an hour on two CPU cores. Maps of 16x16 on images of 64 px.",
+        augment={"shift": 6}, source="Ours: made for a CPU. Maps of 16x16 on images of 64 px.",
     ),
     _BOOK.replace(
         dataset="folder", data={"max_side": 96}, augment={"crop": 96}, model={"width": 32},

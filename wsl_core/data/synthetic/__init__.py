@@ -36,8 +36,8 @@ LENGTHS = {"train": 3000, "val": 500, "test": 500}
 class Synthetic(Dataset):
     """A synthetic world, rendered when a sample is asked for.
 
-    A picture of 96 px takes about 4 ms of one core (creatures 3, text 5; ``benchmarks/render.py`` measures it), so a
-    training run renders it once: see ``InMemory``.
+    Rendering takes time (``benchmarks/render.py`` says how much), so a training run renders each picture once: see
+    ``InMemory``.
 
     Args:
         split: "train", "val" or "test"; they share no sample.
