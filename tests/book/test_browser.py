@@ -163,6 +163,26 @@ def test_math_in_a_widget_label_is_typeset(driver: Chrome, stick: str) -> None:
     WebDriverWait(driver, 10).until(lambda _: driver.find_elements(By.CSS_SELECTOR, ".widget-label mjx-container"))
 
 
+STACKED = """
+return [...document.querySelectorAll(".bd-article table.stacked")].map((table) => {
+    const named = [...table.querySelectorAll(".column-name")].map((name) => name.offsetParent !== null);
+    const wide = [table, table.parentElement].some((element) => element.scrollWidth > element.clientWidth);
+    return { named: named.every(Boolean), hidden: !named.some(Boolean), wide };
+});
+"""
+
+
+def test_on_a_phone_tables_stand_row_by_row_and_do_not_scroll(driver: Chrome, stick: str, built: Built) -> None:
+    found = {}
+    for page in book_pages(built.html):
+        browser.open_page(driver, f"{stick}/{page}", size=browser.PHONE)
+        found[page] = driver.execute_script(STACKED)
+    assert found["book/scorecard.html"] and found["notebooks/01_cam.html"]
+    assert [page for page, tables in found.items() if not all(one["named"] and not one["wide"] for one in tables)] == []
+    browser.open_page(driver, f"{stick}/book/scorecard.html", size=browser.DESKTOP)
+    assert all(one["hidden"] for one in driver.execute_script(STACKED))
+
+
 def test_no_page_is_wider_than_a_phone(driver: Chrome, stick: str, built: Built) -> None:
     widths = {}
     for page in book_pages(built.html):

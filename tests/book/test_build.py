@@ -1,6 +1,7 @@
 """The builder: the whole book passes, a broken one does not, and nothing half-made is left."""
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -44,6 +45,17 @@ def test_a_second_build_does_only_what_is_needed(tiny_source: Path, capfd: pytes
     (tiny_source / "book" / "preface.md").write_text("# Preface\n\nOther text.\n")
     assert steps_of_a_build() == {"page.ipynb: found executed", "building the HTML"}
     assert "Other text." in (tiny_source.parent / "html" / "book" / "preface.html").read_text()
+
+
+def test_cells_of_wide_tables_name_their_column_for_phones(tiny_source: Path) -> None:
+    wide = "| | Paper | Code |\n|---|---|---|\n| **Bias** | *none* | kept |\n| **Sign** | | both |"
+    narrow = "| Split | Images |\n|---|---|\n| train | many |"
+    (tiny_source / "book" / "preface.md").write_text(f"# Preface\n\n{wide}\n\n{narrow}\n")
+    assert build(tiny_source) == 0
+    page = (tiny_source.parent / "html" / "book" / "preface.html").read_text()
+    assert page.count("<table") == 2 and page.count('<table class="stacked') == 1
+    names = re.findall(r'<p class="column-name">(.*?)</p>\s*<p>(.*?)</p>', page)
+    assert names == [("Paper", "<em>none</em>"), ("Code", "kept"), ("Code", "both")]
 
 
 def test_a_failing_cell_fails_the_build_and_shows_its_error(
