@@ -140,7 +140,7 @@ def test_an_experiment_that_does_not_give_what_the_register_compares(monkeypatch
     ("arguments", "message"),
     [
         (["measure", "cam-nothing"], "'cam-nothing' is not in the register"),
-        (["measure", "cam-gap-beats-gmp"], "not tested here: chapter 2"),
+        (["measure", "cam-surgery-costs-little"], "not tested here: the chapter"),
         (["measure", CLAIM, "--scale", "smoke"], "stays out of the package's records"),
         (["measure", CLAIM, "--seeds", "0"], "seeds is 0"),
     ],

@@ -45,9 +45,9 @@ def test_an_exact_claim(folder):
 
 
 def test_a_claim_that_is_not_tested(folder):
-    row = row_of(folder, "cam-gap-beats-gmp")
-    assert (row["verdict"], row["reason"], row["n"]) == ("not tested here", "chapter 2 is not written yet", None)
-    assert any("56.40" in text and "third-party note" in text for text in row["paper_numbers"])
+    row = row_of(folder, "cam-surgery-costs-little")
+    assert (row["verdict"], row["n"]) == ("not tested here", None) and "needs ImageNet" in row["reason"]
+    assert any("1 to 2 %" in text and "third-party note" in text for text in row["paper_numbers"])
 
 
 def test_every_claim_has_its_row():
@@ -75,4 +75,9 @@ def test_tables_have_four_cells_a_row(folder):
 
 def test_status_for_the_terminal(folder):
     text = status_text(folder)
-    assert "cam-concept-text  STALE" in text and "cam-gap-beats-gmp" not in text and "not measured yet" in text
+    assert "cam-concept-text  STALE" in text and "cam-surgery-costs-little" not in text and "not measured yet" in text
+
+
+def test_the_claims_of_some_experiments(folder):
+    lines = claims_markdown("cam", folder, experiments={"cam-text"}).splitlines()
+    assert len(lines) == 3 and "cam-concept-text" in lines[2]

@@ -154,7 +154,7 @@ def test_too_few_seeds_decide_nothing(paired_claim, record_of):
 
 def test_without_a_record_there_is_no_verdict(paired_claim):
     assert judge(paired_claim(), None, 1).reason == "not measured yet"
-    untested = load_register().claim("cam-gap-beats-gmp")
+    untested = load_register().claim("cam-surgery-costs-little")
     verdict = judge(untested, None, 1)
     assert (verdict.status, verdict.reason) == ("not tested here", untested.reason)
 

@@ -1,7 +1,7 @@
 """The claims with their verdicts, as rows and as text. Every number comes from a record or from the register."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ def claims_table(paper: str, folder: str | Path = RECORDS) -> list[dict[str, Any
     """One row a claim of the paper, in the order of the register.
 
     Returns:
-        rows with ``id``, ``section``, ``statement``, ``paper_numbers`` (list of texts with their source), ``metric``,
-        ``data``, ``labels``, ``verdict``, ``reason``, ``scope``, ``comparisons`` (list of texts, the deciding one
-        first), ``n`` (seeds), ``scale``, ``date`` (YYYY-MM-DD), ``minutes``, ``hardware``, ``stale``. What was not
-        measured has an empty scope, no comparisons and ``None`` for n, scale, date, minutes, hardware, stale.
+        rows with ``id``, ``experiment`` (empty if not tested), ``section``, ``statement``, ``paper_numbers`` (list of
+        texts with their source), ``metric``, ``data``, ``labels``, ``verdict``, ``reason``, ``scope``, ``comparisons``
+        (list of texts, the deciding one first), ``n`` (seeds), ``scale``, ``date`` (YYYY-MM-DD), ``minutes``,
+        ``hardware``, ``stale``. What was not measured has an empty scope, no comparisons and ``None`` for n, scale,
+        date, minutes, hardware, stale.
 
     Raises:
         UsageError: no such paper.
@@ -34,13 +35,14 @@ def claims_table(paper: str, folder: str | Path = RECORDS) -> list[dict[str, Any
     return [_row(claim, load_record(claim.id, folder), family) for claim in claims]
 
 
-def claims_markdown(paper: str, folder: str | Path = RECORDS) -> str:
-    """The claims of one paper as a Markdown table.
+def claims_markdown(paper: str, folder: str | Path = RECORDS, experiments: Collection[str] | None = None) -> str:
+    """The claims of one paper as a Markdown table; with ``experiments``, those alone that one of these tests.
 
     >>> claims_markdown("acol").splitlines()[0]
     '| Claim | Verdict | Evidence | The paper |'
     """
-    rows = [_markdown_row(row) for row in claims_table(paper, folder)]
+    found = claims_table(paper, folder)
+    rows = [_markdown_row(row) for row in found if experiments is None or row["experiment"] in experiments]
     return "\n".join(["| Claim | Verdict | Evidence | The paper |", "|---|---|---|---|", *rows])
 
 
@@ -79,6 +81,7 @@ def _row(claim: Claim, record: Record | None, family: int) -> dict[str, Any]:
     verdict = judge(claim, record, family)
     return {
         "id": claim.id,
+        "experiment": claim.experiment,
         "section": claim.section,
         "statement": claim.statement,
         "paper_numbers": [f"{number.text} ({number.source})" for number in claim.paper_numbers],
