@@ -9,6 +9,8 @@ import torchvision
 from wsl_core.backbones import BACKBONES, build_backbone, from_resnet, set_output_stride
 from wsl_core.errors import DownloadError, UsageError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PUBLISHED = {"small": 8, "alexnet": 16, "vgg16": 16, "googlenet": 16, "resnet50": 32}
 
 
