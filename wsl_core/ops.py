@@ -31,23 +31,23 @@ class Pooling(NamedTuple):
 
 def _log_mean_exp(features: Float[Tensor, "B D h w"], r: float) -> Float[Tensor, "B D"]:
     top = features.detach().amax(dim=POSITIONS, keepdim=True)  # cancels out; expm1 and log1p keep the digits of small r
-    return top[..., 0, 0] + (r * (features - top)).expm1().mean(dim=POSITIONS).log1p() / r
+    return top[..., 0, 0] + (r * (features - top)).expm1().mean(dim=POSITIONS).log1p() / r  # (2.4)
 
 
 def _top_mean(features: Float[Tensor, "B D h w"], q: float) -> Float[Tensor, "B D"]:
     values = features.flatten(-2)
-    return values.topk(max(1, round(q * values.shape[-1])), dim=-1).values.mean(dim=-1)
+    return values.topk(max(1, round(q * values.shape[-1])), dim=-1).values.mean(dim=-1)  # (2.5)
 
 
 def _generalized_mean(features: Float[Tensor, "B D h w"], p: float) -> Float[Tensor, "B D"]:
     features = features.clamp(min=GEM_FLOOR)
     top = features.detach().amax(dim=POSITIONS, keepdim=True)  # cancels out; without it a high power overflows
-    return top[..., 0, 0] * (features / top).pow(p).mean(dim=POSITIONS).pow(1 / p)
+    return top[..., 0, 0] * (features / top).pow(p).mean(dim=POSITIONS).pow(1 / p)  # (2.6)
 
 
 POOLINGS = {
-    "gap": Pooling(lambda features, _: features.mean(dim=POSITIONS)),  # (1.1)
-    "gmp": Pooling(lambda features, _: features.amax(dim=POSITIONS)),  # (1.8)
+    "gap": Pooling(lambda features, _: features.mean(dim=POSITIONS)),  # (1.1), (2.1)
+    "gmp": Pooling(lambda features, _: features.amax(dim=POSITIONS)),  # (1.8), (2.1)
     "lse": Pooling(_log_mean_exp, "a sharpness r > 0", lambda r: 0 < r < float("inf")),
     "topk": Pooling(_top_mean, "a share q of the positions, 0 < q <= 1", lambda q: 0 < q <= 1),
     "gem": Pooling(_generalized_mean, "an exponent p >= 1", lambda p: 1 <= p < float("inf")),

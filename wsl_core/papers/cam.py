@@ -254,7 +254,7 @@ def gradient_saliency(
         scores = model(pixels).unbind(dim=1)
     maps = images.new_zeros(*labels.shape, *images.shape[-2:])
     for c, gradient in _gradients(scores, pixels, labels):
-        maps[:, c] = gradient.abs().amax(dim=1)
+        maps[:, c] = gradient.abs().amax(dim=1)  # (2.7)
     return maps * labels[:, :, None, None]
 
 
