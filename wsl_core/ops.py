@@ -16,17 +16,11 @@ GEM_FLOOR = 1e-6  # as in the GeM paper's code: the root has no finite gradient 
 
 
 class Pooling(NamedTuple):
-    """One way to reduce the positions of a feature map to a number.
+    """One way to reduce the positions of a feature map to a number."""
 
-    Attributes:
-        pool: features (B, D, h, w) and the parameter to (B, D).
-        expected: what the parameter is; ``None`` where the pooling takes none.
-        allows: whether a value of the parameter is in its range.
-    """
-
-    pool: Callable[[Tensor, float], Tensor]
-    expected: str | None = None
-    allows: Callable[[float], bool] = lambda parameter: True
+    pool: Callable[[Tensor, float], Tensor]  # features (B, D, h, w) and the parameter to (B, D)
+    expected: str | None = None  # what the parameter is; None where the pooling takes none
+    allows: Callable[[float], bool] = lambda parameter: True  # whether a value of the parameter is in its range
 
 
 def _log_mean_exp(features: Float[Tensor, "B D h w"], r: float) -> Float[Tensor, "B D"]:

@@ -33,19 +33,12 @@ MAP_LABELS = "ground truth for gt_known, predicted for top1 and top5"
 
 
 class Prediction(NamedTuple):
-    """What a network says about a batch.
-
-    Attributes:
-        batch: the images and what is known of them.
-        logits: class scores.
-        maps: raw maps of all classes.
-        grid: where the cells of the maps lie, for :func:`wsl_core.ops.resize_maps`.
-    """
+    """What a network says about a batch: class scores, and raw maps of all classes."""
 
     batch: Batch
     logits: Float[Tensor, "B K"]
     maps: Float[Tensor, "B K h w"]
-    grid: Grid | None
+    grid: Grid | None  # where the cells of the maps lie, for `resize_maps`
 
 
 def predict(
