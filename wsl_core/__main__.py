@@ -1,4 +1,4 @@
-"""The command line: ``python -m wsl_core train | evaluate | localize``.
+"""The command line: ``python -m wsl_core train | evaluate | localize | evaluate-maps``.
 
 Messages go to standard error, results to standard output. Exit status: 0, 2 for wrong arguments, 1 for anything else.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsl_core import __version__
-from wsl_core.errors import UsageError, WSLError
+from wsl_core.errors import DataError, UsageError, WSLError
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and wrong arguments need not wait for it
     from torch import Tensor
@@ -134,6 +134,65 @@ def localize(options: argparse.Namespace) -> None:
     result = {"classes": list(run.classes), "note": note, "threshold": options.threshold, "images": entries}
     write_json(options.out / "boxes.json", result)
     print(options.out / "boxes.json")
+
+
+def evaluate_maps(options: argparse.Namespace) -> None:
+    """Score anyone's maps, saved as .npy, with wsolevaluation's metadata; print a table, or JSON, in percent."""
+    import torch
+    from tqdm import tqdm
+
+    from wsl_core.data.wsol_metadata import read_score_map, read_wsol_metadata
+    from wsl_core.metrics import MaxBoxAccEvaluator, PixelEvaluator
+
+    for name in ("maps", "metadata", "masks"):
+        folder = getattr(options, name)
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"--{name} {folder}: no such folder.")
+    metadata = read_wsol_metadata(options.metadata)
+    if not metadata.boxes and not metadata.masks:
+        raise DataError(f"{options.metadata / 'localization.txt'}: missing or empty; expected boxes or masks.")
+    if bool(metadata.masks) != (options.masks is not None):
+        needs = "masks; name the folder that they are in" if metadata.masks else "boxes and no masks; leave it out"
+        raise UsageError(f"--masks: {options.metadata} has {needs}.")
+    paths = {image_id: options.maps / f"{image_id}.npy" for image_id in metadata.image_ids}
+    missing = [image_id for image_id, path in paths.items() if not path.exists()]
+    if missing and (options.missing == "error" or len(missing) == len(paths)):
+        raise DataError(
+            f"{paths[missing[0]]}: the map of image {missing[0]!r} is missing, with it {len(missing)} of {len(paths)}. "
+            "Save each as <image id>.npy. While some are there, --missing zero counts the others as wrong."
+        )
+    for image_id in missing:
+        print(f"{paths[image_id]}: missing; counts as wrong.", file=sys.stderr)
+    evaluator: Any = PixelEvaluator() if metadata.masks else MaxBoxAccEvaluator()
+    for image_id, path in tqdm(paths.items(), "evaluating", unit="map"):
+        there = path.exists()
+        if metadata.masks:
+            score_map = read_score_map(path, options.size) if there else torch.zeros(options.size, options.size)
+            evaluator.update(score_map[None], metadata.read_mask(image_id, options.masks, options.size)[None])
+        elif there:
+            boxes = metadata.scaled_boxes(image_id, options.size)
+            evaluator.update(read_score_map(path, options.size)[None], [boxes])
+        else:
+            evaluator.update_missing()
+    scores = evaluator.compute()
+    result = {"maps": str(options.maps), "metadata": str(options.metadata), "images": len(paths), "missing": missing}
+    for key in ("max_box_acc_v1", "max_box_acc_v2", "max_box_acc", "best_threshold_v1", "best_threshold", "pxap"):
+        if key in scores:
+            result[key] = scores[key]
+    print(json.dumps(result, indent=1) if options.json else _maps_table(result))
+
+
+def _maps_table(result: dict[str, Any]) -> str:
+    """The scores of maps for people, in percent."""
+    lines = [f"{result['images']} images, {len(result['missing'])} of them without a map"]
+    if "pxap" in result:
+        return "\n".join([*lines, f"PxAP: {result['pxap']:.1f} %"])
+    v1, v2 = result["max_box_acc_v1"], result["max_box_acc_v2"]
+    lines.append(f"MaxBoxAcc (largest contour, IoU 0.5): {v1:.1f} %, at threshold {result['best_threshold_v1']:.3f}")
+    lines.append(f"MaxBoxAccV2 (all contours, mean of the following): {v2:.1f} %")
+    for iou, accuracy in result["max_box_acc"].items():
+        lines.append(f"  IoU {iou}: {accuracy:.1f} %, at threshold {result['best_threshold'][iou]:.3f}")
+    return "\n".join(lines)
 
 
 def _localize_one(
@@ -318,6 +377,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--class", dest="class_name", metavar="NAME", help="default: the predicted class")
     command.add_argument("--threshold", type=_share, default=0.2, help="share of the map's maximum (0.2, the paper's)")
     command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
+
+    command = commands.add_parser("evaluate-maps", help=evaluate_maps.__doc__, description=evaluate_maps.__doc__)
+    command.set_defaults(command=evaluate_maps)
+    command.add_argument("--maps", type=Path, required=True, metavar="DIR", help="of <image id>.npy, scores in [0, 1]")
+    command.add_argument("--metadata", type=Path, required=True, metavar="DIR", help="with image_ids.txt and its like")
+    command.add_argument("--masks", type=Path, metavar="DIR", help="the masks that the metadata name, for PxAP")
+    command.add_argument(
+        "--missing", choices=("error", "zero"), default="error", help="zero: images without a map count as wrong"
+    )
+    command.add_argument("--size", type=_count, default=224, metavar="SIDE", help="of the maps (224, the protocol's)")
+    command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 

@@ -70,10 +70,10 @@ def read_pixels(path: str | Path) -> UInt8[Tensor, "3 H W"]:
 
 
 def read_mask(path: str | Path) -> Int[Tensor, "H W"]:
-    """Read a mask: the raw values of an 8-bit palette or greyscale PNG.
+    """Read a mask: the raw values of a PNG with a palette or 8-bit greys; black and white are 0 and 1.
 
     Raises:
-        DataError: the file is missing, broken, or neither palette nor 8-bit greyscale.
+        DataError: the file is missing, broken, or of another kind.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "mask.png"
@@ -83,8 +83,8 @@ def read_mask(path: str | Path) -> Int[Tensor, "H W"]:
             [  2, 255]])
     """
     with _decoded(path) as image:
-        if image.mode not in ("P", "L"):
-            raise DataError(f"{path}: mode {image.mode}; a mask must be a palette or 8-bit greyscale PNG. Convert it.")
+        if image.mode not in ("P", "L", "1"):
+            raise DataError(f"{path}: mode {image.mode}; a mask has a palette, greys, or black and white. Convert it.")
         return torch.from_numpy(np.array(image)).to(torch.int64)
 
 

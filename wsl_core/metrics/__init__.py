@@ -1,5 +1,6 @@
 """What a map, a mask or a match is worth."""
 
+from wsl_core.metrics.box_accuracy import MaxBoxAccEvaluator, best_iou_curves
 from wsl_core.metrics.localization import (
     LocalizationEvaluator,
     best_centered_box,
@@ -9,6 +10,7 @@ from wsl_core.metrics.localization import (
     fixed_box_accuracy,
     pointing_hits,
 )
+from wsl_core.metrics.pixels import PixelEvaluator
 from wsl_core.metrics.statistics import (
     Interval,
     bootstrap_interval,
@@ -22,7 +24,10 @@ from wsl_core.metrics.statistics import (
 __all__ = [
     "Interval",
     "LocalizationEvaluator",
+    "MaxBoxAccEvaluator",
+    "PixelEvaluator",
     "best_centered_box",
+    "best_iou_curves",
     "best_ious",
     "bootstrap_interval",
     "box_iou",
