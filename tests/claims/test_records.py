@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -115,3 +117,13 @@ def test_the_records_that_ship_are_whole():
         assert record.metric == claim.metric
         for baseline, recomputed in differences(claim, record.values).items():
             assert record.differences[baseline] == pytest.approx(recomputed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"seeds": [0, 0]}, "expected different ones"), ({"values": {"one": [0.1, math.nan]}}, "finite")],
+)
+def test_impossible_records(record_of, changes, message):
+    record = record_of(load_register().claim(CLAIM), **VALUES)
+    with pytest.raises(DataError, match=message):
+        dataclasses.replace(record, **({"seeds": [0, 1], "values": {"one": [0.1, 0.2]}} | changes))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -174,3 +176,17 @@ def test_wrong_arguments(exact_claim, paired_claim, record_of):
         classify(Interval(0.0, 0.0, 0.0, SEEDS), -0.1)
     with pytest.raises(UsageError, match="family"):
         corrected_confidence(0)
+
+
+def test_of_several_equalities_the_one_farthest_from_zero_decides(paired_claim, record_of):
+    claim = dataclasses.replace(paired_claim(baselines=("near", "far")), kind="equal", margin=0.5)
+    steps = np.array([0.001, -0.001, 0.0, 0.001, -0.001])
+    record = record_of(claim, one=(0.5 + steps).tolist(), near=[0.5] * 5, far=[0.4] * 5)
+    assert judge(claim, record, 2).deciding.baseline == "far"
+
+
+def test_a_record_of_another_metric_is_none_of_the_claim(paired_claim, record_of):
+    claim = paired_claim()
+    record = record_of(claim, one=[0.9] * 5, other=[0.1] * 5)
+    with pytest.raises(UsageError, match=r"its metric is .*Measure it again"):
+        judge(dataclasses.replace(claim, metric="something else"), record, 1)

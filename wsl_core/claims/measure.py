@@ -91,7 +91,10 @@ def _measure_group(experiment: Experiment, claims: list[Claim], scale: str, seed
     key = experiment.key(scale)
     found = {claim.id: load_record(claim.id, folder) for claim in claims}
     records = {
-        name: record for name, record in found.items() if record and record.key == key and len(record.seeds) >= seeds
+        claim.id: record
+        for claim in claims
+        if (record := found[claim.id]) and record.key == key and record.metric == claim.metric
+        if len(record.seeds) >= seeds
     }
     for name, record in records.items():
         _say(f"{name}: the record of {len(record.seeds)} seeds is current.")

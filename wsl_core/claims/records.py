@@ -1,5 +1,6 @@
 """Records: what was measured for a claim, seed by seed, and from what. One small JSON file a claim."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -59,7 +60,14 @@ class Record:
     minutes: float
 
     def __post_init__(self) -> None:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise DataError(f"record of {self.claim!r}: seeds are {list(self.seeds)}; expected different ones.")
         for variant, values in self.values.items():
+            if not all(map(math.isfinite, values)):
+                raise DataError(
+                    f"record of {self.claim!r}: variant {variant!r} has {list(values)}; expected finite values. "
+                    "Measure the claim again."
+                )
             if len(values) != len(self.seeds):
                 raise DataError(
                     f"record of {self.claim!r}: variant {variant!r} has {len(values)} values for {len(self.seeds)} "

@@ -54,6 +54,7 @@ class Compared:
         corrected: the interval that decides; ``None`` for exact claims.
         worst: exact claims: the largest error of any seed.
         limit: exact claims: the largest error allowed.
+        equal: the claim is that there is no difference.
     """
 
     baseline: str
@@ -62,6 +63,7 @@ class Compared:
     corrected: Interval | None = None
     worst: float | None = None
     limit: float | None = None
+    equal: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def judge(claim: Claim, record: Record | None, family: int) -> Verdict:
 
 
 def _exact(claim: Claim, record: Record) -> tuple[Compared, ...]:
-    worst = {variant: max(record.values[variant]) for variant in claim.comparison.limits}
+    worst = {variant: max(map(abs, record.values[variant])) for variant in claim.comparison.limits}
     return tuple(
         Compared(variant, "supported" if worst[variant] <= limit else "refuted", worst=worst[variant], limit=limit)
         for variant, limit in claim.comparison.limits.items()
@@ -177,19 +179,33 @@ def _paired(claim: Claim, record: Record, family: int) -> tuple[Compared, ...]:
         plain = paired_difference(better, record.values[baseline], CONFIDENCE)
         corrected = paired_difference(better, record.values[baseline], confidence)
         status = classify(corrected, claim.margin)
-        compared.append(Compared(baseline, _OF_EQUALITY[status] if claim.kind == "equal" else status, plain, corrected))
+        equal = claim.kind == "equal"
+        status = _OF_EQUALITY[status] if equal else status
+        compared.append(Compared(baseline, status, plain, corrected, equal=equal))
     return tuple(compared)
 
 
 def _weakness(compared: Compared) -> tuple[int, float]:
-    """Sorts comparisons from the weakest; among equals the lowest interval, or the error nearest to its limit."""
-    lowest = compared.corrected.low if compared.corrected else -compared.worst / compared.limit
-    return _FROM_WEAKEST.index(compared.status), lowest
+    """Sorts comparisons from the weakest; then the lowest interval, the widest from 0, the error nearest its limit."""
+    if compared.corrected is None:
+        strength = -compared.worst / compared.limit
+    elif compared.equal:
+        strength = -max(abs(compared.corrected.low), abs(compared.corrected.high))
+    else:
+        strength = compared.corrected.low
+    return _FROM_WEAKEST.index(compared.status), strength
 
 
 def _check_fits(claim: Claim, record: Record) -> None:
     if record.claim != claim.id:
         raise UsageError(f"record is one of {record.claim!r}; expected one of {claim.id!r}.")
     missing = [variant for variant in claim.comparison.variants if variant not in record.values]
+    for what, found, expected in (
+        ("metric", record.metric, claim.metric),
+        ("experiment", record.experiment, claim.experiment),
+    ):
+        if found != expected:
+            told = f"its {what} is {found!r}, the claim's {expected!r}"
+            raise UsageError(f"record of {claim.id!r}: {told}. Measure it again.")
     if missing:
         raise UsageError(f"record of {claim.id!r} lacks {', '.join(missing)}. Measure the claim again.")
