@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from PIL import Image
 
 import wsl_core
 from wsl_core import __main__ as command_line
-from wsl_core.__main__ import main
+from wsl_core.__main__ import _localize_one, main
 from wsl_core.backbones import Backbone
+from wsl_core.errors import DataError
 from wsl_core.localize import boxes_from_map
 from wsl_core.metrics import box_iou
 from wsl_core.ops import resize_maps
+from wsl_core.papers.cam import CAM
 from wsl_core.training import load_run, open_split
 
 TINY = ["--recipe", "smoke", "--set", "images=6", "--set", "steps=4", "--set", "batch_size=4", "--set", "model.width=4"]
@@ -315,3 +318,11 @@ def test_a_run_directory_with_other_json_is_one_line(run_dir, tmp_path, capsys, 
     (tmp_path / "run" / name).write_text("[]")
     assert main(["evaluate", str(tmp_path / "run"), "--json"]) == 1
     assert f"{name}: found other content" in capsys.readouterr().err
+
+
+def test_an_image_that_the_network_cannot_take_is_named(tmp_path):
+    Image.new("RGB", (1, 1), "red").save(tmp_path / "dot.png")
+    model = CAM("alexnet", num_classes=2).eval()
+    run = SimpleNamespace(model=model, image_size=None, task="single", classes=("cat", "dog"))
+    with pytest.raises(DataError, match=r"dot.png: the network cannot take 1 x 1 pixels"):
+        _localize_one(run, tmp_path / "dot.png", None, 0.2)

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print("error: interrupted. The same training command goes on from the last checkpoint.", file=sys.stderr)
+        print("error: interrupted. A training goes on from its last checkpoint with the same command.", file=sys.stderr)
         return 1
     return 0
 
@@ -207,9 +207,13 @@ def _localize_one(
 
     pixels = read_pixels(path)
     shrunk = to_float(shrink_image(pixels, run.image_size))[None].to(next(run.model.parameters()).device)
-    with torch.no_grad():
-        logits = run.model(shrunk)[0].cpu()  # (K,)
-        maps = run.model.localize(shrunk).cpu()  # (1, K, h, w)
+    try:
+        with torch.no_grad():
+            logits = run.model(shrunk)[0].cpu()  # (K,)
+            maps = run.model.localize(shrunk).cpu()  # (1, K, h, w)
+    except RuntimeError as error:  # torch says so of images that are too small for a kernel, or too large for a GPU
+        side = " x ".join(map(str, shrunk.shape[-2:]))
+        raise DataError(f"{path}: the network cannot take {side} pixels ({error}). Leave the image out.") from error
     scores = logits.softmax(0) if run.task == "single" else logits.sigmoid()
     chosen = int(logits.argmax()) if class_name is None else run.classes.index(class_name)
     height, width = pixels.shape[-2:]
