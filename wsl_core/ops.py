@@ -53,15 +53,14 @@ def global_pool(
 ) -> Float[Tensor, "B D"]:
     r"""Reduce every feature map to one number, $F_k$: the mean, the maximum, or something between.
 
-    ========== ============================================== ========================= =================
-    ``how``    $F_k$                                          $\partial F_k/\partial f$ GAP at, GMP at
-    ========== ============================================== ========================= =================
-    ``"gap"``  $\frac{1}{hw}\sum_{x,y} f_k(x,y)$              $1/hw$ everywhere
-    ``"gmp"``  $\max_{x,y} f_k(x,y)$                          all at the maximum
-    ``"lse"``  $\frac 1r\log\frac 1{hw}\sum e^{r f_k}$        a softmax of $r f_k$      $r\to 0$, $\infty$
-    ``"topk"`` mean of the highest share $q$ of the positions $1/qhw$ on these          $q=1$, $1/hw$
-    ``"gem"``  $(\frac 1{hw}\sum f_k^p)^{1/p}$                grows as $f_k^{p-1}$      $p=1$, $\infty$
-    ========== ============================================== ========================= =================
+    - ``"gap"``, the mean: $\frac{1}{hw}\sum_{x,y} f_k(x,y)$. Its gradient is $1/hw$ everywhere.
+    - ``"gmp"``, the maximum: $\max_{x,y} f_k(x,y)$. All of its gradient is at the maximum.
+    - ``"lse"``, log-sum-exp: $\frac 1r\log\frac 1{hw}\sum_{x,y} e^{r f_k(x,y)}$. GAP for $r\to 0$, GMP for
+      $r\to\infty$. Its gradient is a softmax of $r f_k$.
+    - ``"topk"``, the mean of the highest share $q$ of the positions. GAP for $q=1$, GMP for a single position. Its
+      gradient is the same at these positions.
+    - ``"gem"``, the generalised mean: $(\frac 1{hw}\sum_{x,y} f_k(x,y)^p)^{1/p}$. GAP for $p=1$, GMP for
+      $p\to\infty$. Its gradient grows as $f_k^{p-1}$.
 
     The CAM paper writes GAP as a sum; the layer computes the mean, and the constant is absorbed in the weights.
     Log-sum-exp is from Pinheiro and Collobert (CVPR 2015). GeM, the generalised mean of Radenovic, Tolias and Chum

@@ -60,8 +60,13 @@ def measure(
     return records
 
 
-def is_stale(record: Record) -> bool:
+def is_stale(record: Record, keys: dict[tuple[str, str], str] | None = None) -> bool:
     """Whether recipes, data or source have changed since the record was made.
+
+    Args:
+        record: of any experiment.
+        keys: today's keys by experiment and scale, as far as they are known. What is missing is added: a key takes a
+            look at every data set and source file, and the records of an experiment share it.
 
     >>> values = {"GAP": [0.5]}
     >>> of_an_experiment_that_is_gone = Record(
@@ -71,8 +76,13 @@ def is_stale(record: Record) -> bool:
     >>> is_stale(of_an_experiment_that_is_gone)
     True
     """
-    experiment = EXPERIMENTS.get(record.experiment)
-    return experiment is None or experiment.key(record.scale) != record.key
+    if record.experiment not in EXPERIMENTS:
+        return True
+    keys = {} if keys is None else keys
+    which = record.experiment, record.scale
+    if which not in keys:
+        keys[which] = EXPERIMENTS[record.experiment].key(record.scale)
+    return keys[which] != record.key
 
 
 def _by_experiment(identifiers: Sequence[str]) -> list[tuple[Experiment, list[Claim]]]:

@@ -32,7 +32,8 @@ def claims_table(paper: str, folder: str | Path = RECORDS) -> list[dict[str, Any
     """
     claims = load_register().of(paper)
     family = family_size(claims)
-    return [_row(claim, load_record(claim.id, folder), family) for claim in claims]
+    keys: dict[tuple[str, str], str] = {}
+    return [_row(claim, load_record(claim.id, folder), family, keys) for claim in claims]
 
 
 def claims_markdown(paper: str, folder: str | Path = RECORDS, experiments: Collection[str] | None = None) -> str:
@@ -77,7 +78,7 @@ def status_text(folder: str | Path = RECORDS) -> str:
     return "\n".join(lines)
 
 
-def _row(claim: Claim, record: Record | None, family: int) -> dict[str, Any]:
+def _row(claim: Claim, record: Record | None, family: int, keys: dict[tuple[str, str], str]) -> dict[str, Any]:
     verdict = judge(claim, record, family)
     return {
         "id": claim.id,
@@ -97,7 +98,7 @@ def _row(claim: Claim, record: Record | None, family: int) -> dict[str, Any]:
         "date": record.date[:10] if record else None,
         "minutes": record.minutes if record else None,
         "hardware": record.hardware if record else None,
-        "stale": is_stale(record) if record else None,
+        "stale": is_stale(record, keys) if record else None,
     }
 
 
