@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
             for look, (scheme, size) in LOOKS.items():
                 open_page(driver, f"{address}/{page}", scheme, size)
                 name = f"{page.removesuffix('.html').replace('/', '-')}-{look}"
-                for number, picture in enumerate(whole_page(driver), start=1):
+                for number, picture in enumerate(whole_page(driver, size[0]), start=1):
                     target = options.out / f"{name}-{number}.png"
                     target.write_bytes(picture)
                     print(target)
@@ -46,14 +46,18 @@ def book_pages(html: Path) -> list[str]:
     return [page for page in pages if page not in (*NOT_CHAPTERS, "index.html") and not page.startswith("_")]
 
 
-def whole_page(driver: webdriver.Chrome) -> Iterator[bytes]:
-    """PNGs of the page, from top to bottom."""
-    size = driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-    for top in range(0, size["height"], TALLEST):
-        height = min(size["height"] - top, TALLEST)
-        clip = {"x": 0, "y": top, "width": size["width"], "height": height, "scale": 1}
-        shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
-        yield base64.b64decode(shot["data"])
+def whole_page(driver: webdriver.Chrome, width: int) -> Iterator[bytes]:
+    """PNGs of the page, from top to bottom; the last one overlaps the one before.
+
+    The window is made tall and scrolled. A picture beyond the window (captureBeyondViewport) would be quicker, but
+    Chromium lays pages taller than a texture out anew for it, wider than the window.
+    """
+    height = driver.execute_script("return document.documentElement.scrollHeight")
+    metrics = {"width": width, "height": min(height, TALLEST), "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    for top in range(0, height, TALLEST):
+        driver.execute_script("window.scrollTo({top: arguments[0], behavior: 'instant'})", top)
+        yield base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", {})["data"])
 
 
 if __name__ == "__main__":
