@@ -279,7 +279,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
 
     monkeypatch.setattr(command_line, "evaluate", interrupt)
     assert main(["evaluate", "x"]) == 1
-    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    assert "goes on from its last checkpoint" in capsys.readouterr().err
 
 
 def test_localize_never_replaces_what_it_reads(run_dir, tmp_path, capsys):

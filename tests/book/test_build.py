@@ -29,7 +29,7 @@ def test_the_whole_book_builds_without_a_warning(built: Built) -> None:
 
 def test_formulas_of_docstrings_are_formulas_on_the_page(built: Built) -> None:
     page = (built.html / "book" / "api.html").read_text()
-    assert r"F_k = \frac{1}{hw}\sum_{x,y} f_k(x,y)" in page and "$F_k$" not in page
+    assert r"\(\frac{1}{hw}\sum_{x,y} f_k(x,y)\)" in page and "$F_k$" not in page
 
 
 def test_a_second_build_does_only_what_is_needed(tiny_source: Path, capfd: pytest.CaptureFixture[str]) -> None:
