@@ -57,13 +57,13 @@ def averaging(backbone):
 def test_a_cell_sees_most_of_what_lies_around_its_place_on_the_grid(name, stride, by):
     backbone = build_backbone(name, output_stride=stride, stride_by=by)
     grid, side = backbone.grid, 320
+    assert grid.stride == stride == backbone.stride
     images = torch.ones(1, 3, side, side, requires_grad=True)
     features = averaging(backbone)(images)
     cell = features.shape[-1] // 2
     (seen,) = torch.autograd.grad(features[..., cell, cell].sum(), images)
     mass = seen.sum((0, 1, 2)) / seen.sum()  # along x
     centre = (mass * (torch.arange(side) + 0.5)).sum().item()
-    assert grid.stride == backbone.stride
     assert centre == pytest.approx(grid.first + cell * grid.stride, abs=0.2)
 
 
@@ -183,3 +183,14 @@ def test_weights_are_read_from_the_cache(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     backbone = build_backbone("alexnet", weights="DEFAULT")
     assert torch.equal(backbone.layers[0].weight, source.features[0].weight)
+
+
+def test_a_resnet_that_comes_dilated_says_its_true_stride():
+    torch.manual_seed(0)
+    dilated = torchvision.models.resnet50(replace_stride_with_dilation=[False, False, True])
+    backbone = from_resnet(dilated)
+    assert backbone.stride == 16 and cells(backbone, 64)[-1] == 4
+    set_output_stride(backbone, 8)
+    assert backbone.stride == 8 and cells(backbone, 64)[-1] == 8
+    with pytest.raises(UsageError, match="output_stride=32"):
+        set_output_stride(backbone, 32)

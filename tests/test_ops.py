@@ -191,3 +191,28 @@ def test_a_cell_is_put_where_the_grid_says(cells, stride, first):
     enlarged = resize_maps(place.expand(1, 1, cells, cells), (40, 40), Grid(stride, first))[0, 0, 0]
     pixel = torch.arange(40) + 0.5
     torch.testing.assert_close(enlarged, pixel.double().clamp(place[0].item(), place[-1].item()))
+
+
+def test_log_sum_exp_survives_sixteen_bits():
+    """One bright cell among 23x23: the mean of exp - 1 is so near -1 that 16 bits cannot tell them apart."""
+    features = torch.zeros(1, 1, 23, 23)
+    features[..., 11, 11] = 40.0
+    expected = global_pool(features, "lse", 4.0)
+    for dtype in (torch.bfloat16, torch.float16):
+        low = features.to(dtype).requires_grad_()
+        pooled = global_pool(low, "lse", 4.0)
+        pooled.sum().backward()
+        assert pooled.dtype == dtype and low.grad.isfinite().all()
+        torch.testing.assert_close(pooled.detach().float(), expected, rtol=1e-2, atol=0)
+
+
+def test_a_share_of_half_a_position_rounds_up():
+    five = torch.arange(5.0).view(1, 1, 1, 5)
+    assert global_pool(five, "topk", 0.5).item() == 3.0  # the mean of 4, 3 and 2
+
+
+def test_resize_lets_gradients_through_and_refuses_maps_without_a_cell():
+    maps = torch.rand(1, 2, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda m: resize_maps(m, (5, 4), Grid(2.0, 0.5)), maps)
+    with pytest.raises(DataError, match="at least one cell"):
+        resize_maps(torch.zeros(1, 1, 0, 2), (4, 4))

@@ -32,6 +32,7 @@ from wsl_core.training import (
     run_directory,
     run_key,
     source_digest,
+    sources_of,
     training_sources,
 )
 from wsl_core.training.loop import StepSampler
@@ -380,9 +381,19 @@ def test_the_key_changes_with_what_decides():
 
 
 def test_training_reads_the_loop_the_paper_and_what_they_import():
-    sources = training_sources("cam")
-    assert {"wsl_core.papers.cam", "wsl_core.ops", "wsl_core.backbones", "wsl_core.training.loop"} <= set(sources)
-    assert not any(name.startswith(("wsl_core.data", "wsl_core.claims", "wsl_core.show")) for name in sources)
+    sources = set(training_sources("cam"))
+    needed = ("papers.cam.CAM", "ops.POOLINGS", "backbones.BasicBlock", "training.loop.learning_rate")
+    assert {f"wsl_core.{name}" for name in needed} <= sources
+    beside = ("wsl_core.data", "wsl_core.claims", "wsl_core.show", "wsl_core.ops.normalize", "wsl_core.papers.cam.grad")
+    assert not any(name.startswith(beside) for name in sources)
+
+
+def test_what_measures_is_found_from_the_function():
+    from wsl_core.claims.experiments.cam import measure_text
+
+    sources = set(sources_of(measure_text))
+    assert {"wsl_core.ops.resize_maps", "wsl_core.training.evaluation.predict"} <= sources
+    assert not any(name.startswith("wsl_core.claims.experiments.gap_vs_gmp") for name in sources)
 
 
 def test_the_digest_sees_code_and_nothing_else(tmp_path, monkeypatch):
@@ -390,10 +401,11 @@ def test_the_digest_sees_code_and_nothing_else(tmp_path, monkeypatch):
 
     def digest(text):
         (tmp_path / "digested.py").write_text(text)
-        return source_digest(["digested"])
+        return source_digest(["digested.f"])
 
     plain = digest("def f(x):\n    return x + 1\n")
     assert plain == digest('"""Module."""\n# why\ndef f(x):\n    """Add."""\n    return (x\n            + 1)\n')
+    assert plain == digest("def f(x):\n    return x + 1\n\ndef beside():\n    return 0\n")
     assert plain != digest("def f(x):\n    return x + 2\n")
     with pytest.raises(UsageError, match=r"'wsl_core\.nothing' does not exist"):
         source_digest(["wsl_core.nothing"])

@@ -257,11 +257,10 @@ def _check_names(images: list[Path], out: Path) -> None:
 def _check_model_options(paper: str, options: dict[str, Any]) -> None:
     """An option that the paper's model does not have or cannot use is a wrong argument, not a traceback."""
     import inspect
-    from importlib import import_module
 
-    from wsl_core.papers import PAPERS, build_model
+    from wsl_core.papers import build_model, model_class
 
-    known = inspect.signature(getattr(import_module(f"wsl_core.papers.{paper}"), PAPERS[paper])).parameters
+    known = inspect.signature(model_class(paper)).parameters
     for name in options:
         if name not in known or name in ("num_classes", "task"):  # these two come from the data
             raise UsageError(f"--set model.{name}: {paper} has no such option; expected one of {', '.join(known)}.")

@@ -28,16 +28,15 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: number of feature maps, D.
-        stride: output stride, in image pixels per feature cell.
         classifier: the linear layer that the pre-trained network put behind global average pooling, if any.
 
     >>> build_backbone("small")(torch.zeros(1, 3, 96, 96)).shape
     torch.Size([1, 64, 12, 12])
     """
 
-    def __init__(self, layers: nn.Sequential, channels: int, stride: int, statistics=IMAGENET, classifier=None):
+    def __init__(self, layers: nn.Sequential, channels: int, statistics=IMAGENET, classifier=None):
         super().__init__()
-        self.layers, self.channels, self.stride, self.classifier = layers, channels, stride, classifier
+        self.layers, self.channels, self.classifier = layers, channels, classifier
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in statistics)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
@@ -61,6 +60,11 @@ class Backbone(nn.Module):
                 first += stride * (dilation * (kernel - 1) / 2 - padding)
                 stride *= step
         return Grid(stride, first)
+
+    @property
+    def stride(self) -> int:
+        """Output stride, in image pixels per feature cell."""
+        return int(self.grid.stride)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
         """Features of RGB images in [0, 1]; no value is below zero, since every network here ends in a ReLU."""
@@ -93,17 +97,17 @@ def _small(weights: str | None, width: int = 16) -> Backbone:
         BasicBlock(inputs, outputs, stride)
         for inputs, outputs, stride in zip([width, *widths], widths, (1, 2, 2, 2), strict=False)
     ]
-    return Backbone(nn.Sequential(stem, *blocks), channels=4 * width, stride=16)
+    return Backbone(nn.Sequential(stem, *blocks), channels=4 * width)
 
 
 def _alexnet(weights: str | None) -> Backbone:
     layers = _torchvision("alexnet", weights).features[:12]  # after conv5 and its ReLU: 13x13 at 224
-    return Backbone(layers, channels=256, stride=16)
+    return Backbone(layers, channels=256)
 
 
 def _vgg16(weights: str | None) -> Backbone:
     layers = _torchvision("vgg16", weights).features[:30]  # after conv5-3 and its ReLU: 14x14 at 224
-    return Backbone(layers, channels=512, stride=16)
+    return Backbone(layers, channels=512)
 
 
 def _googlenet(weights: str | None) -> Backbone:
@@ -113,7 +117,7 @@ def _googlenet(weights: str | None) -> Backbone:
     layers = nn.Sequential()
     for name, layer in until_4e:
         layers.add_module(name, layer)
-    return Backbone(layers, channels=832, stride=16, statistics=HALVES)
+    return Backbone(layers, channels=832, statistics=HALVES)
 
 
 def _resnet50(weights: str | None) -> Backbone:
@@ -130,7 +134,7 @@ def from_resnet(network: torchvision.models.ResNet, keep_classifier: bool = True
     for name, layer in list(network.named_children())[:-2]:
         layers.add_module(name, layer)
     classifier = network.fc if keep_classifier else None
-    return Backbone(layers, channels=network.fc.in_features, stride=32, classifier=classifier)
+    return Backbone(layers, channels=network.fc.in_features, classifier=classifier)
 
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
@@ -221,7 +225,6 @@ def set_output_stride(backbone: Backbone, stride: int, by: str = "dilation") -> 
                 factor *= 2
         elif isinstance(entry.module, nn.Conv2d):
             _dilate(entry.module, factor)
-    backbone.stride = stride
 
 
 def _layers(parent: nn.Module) -> Iterator[_Strided]:

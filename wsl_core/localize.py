@@ -113,7 +113,8 @@ def official_boxes(score_map: Float[Tensor, "H W"], levels: tuple[int, ...] = OF
 
 
 def _finite_values(score_map: Float[Tensor, "H W"]) -> np.ndarray:
-    values = score_map.detach().cpu().numpy()
+    values = score_map.detach().cpu()
+    values = (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).numpy()
     if not np.isfinite(values).all():
         raise DataError("score_map: found NaN or infinity; expected finite scores.")
     return values

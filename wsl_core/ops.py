@@ -30,7 +30,7 @@ def _log_mean_exp(features: Float[Tensor, "B D h w"], r: float) -> Float[Tensor,
 
 def _top_mean(features: Float[Tensor, "B D h w"], q: float) -> Float[Tensor, "B D"]:
     values = features.flatten(-2)
-    return values.topk(max(1, round(q * values.shape[-1])), dim=-1).values.mean(dim=-1)  # (2.5)
+    return values.topk(max(1, int(q * values.shape[-1] + 0.5)), dim=-1).values.mean(dim=-1)  # (2.5)
 
 
 def _generalized_mean(features: Float[Tensor, "B D h w"], p: float) -> Float[Tensor, "B D"]:
@@ -86,9 +86,10 @@ def global_pool(
     pool, expected, allows = POOLINGS[how]
     if expected is None and parameter is not None:
         raise UsageError(f"pooling_parameter={parameter!r}: pooling {how!r} takes none; leave it out.")
-    if expected is not None and not (isinstance(parameter, float | int) and allows(parameter)):
+    if expected is not None and not (type(parameter) in (int, float) and allows(parameter)):
         raise UsageError(f"pooling_parameter={parameter!r}: pooling {how!r} expects {expected}.")
-    return pool(features, parameter)
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))  # 16 bits would lose a mean near -1 in LSE
+    return pool(wide, parameter).to(features.dtype)
 
 
 def normalize(maps: Float[Tensor, "*batch h w"], how: str = "minmax") -> Float[Tensor, "*batch h w"]:
@@ -141,12 +142,16 @@ def resize_maps(
 ) -> Float[Tensor, "B K H W"]:
     """Enlarge maps to ``size`` (height, width) by bilinear interpolation between cell centres.
 
-    Outside the outermost centres the nearest value holds. Linear in the pixels of the result.
+    Outside the outermost centres the nearest value holds. Linear in the pixels of the result, of which a second copy is
+    held meanwhile.
 
     Args:
         maps: one value a cell.
         size: with a ``grid``, that of the image that the network has seen.
         grid: where the cells are centred; ``None`` where they tile the image evenly.
+
+    Raises:
+        DataError: the maps are whole numbers, or have no cell.
 
     >>> import torch
     >>> resize_maps(torch.tensor([[[[0.0, 1.0]]]]), (1, 4)).tolist()
@@ -154,6 +159,8 @@ def resize_maps(
     >>> resize_maps(torch.tensor([[[[0.0, 1.0]]]]), (1, 4), Grid(stride=2, first=0.5)).tolist()
     [[[[0.0, 0.5, 1.0, 1.0]]]]
     """
+    if not maps.is_floating_point() or 0 in maps.shape[-2:]:
+        raise DataError(f"maps {tuple(maps.shape)}, {maps.dtype}: expected floating-point maps with at least one cell.")
     for dim, pixels in zip((-2, -1), size, strict=True):
         cells = maps.shape[dim]
         stride, first = grid or Grid(pixels / cells, pixels / cells / 2)
@@ -164,5 +171,5 @@ def resize_maps(
         share = (position - left).to(maps.dtype)
         if dim == -2:
             share = share[:, None]
-        maps = torch.lerp(maps.index_select(dim, left), maps.index_select(dim, right), share)
+        maps = maps.index_select(dim, left).lerp_(maps.index_select(dim, right), share)
     return maps

@@ -1,5 +1,6 @@
 """The machinery that makes records, with a network that trains for one step and a measurement that counts its calls."""
 
+import dataclasses
 import math
 
 import pytest
@@ -13,7 +14,7 @@ from wsl_core.claims.records import RECORDS, load_record
 from wsl_core.claims.register import load_register
 from wsl_core.errors import TrainingError, UsageError
 from wsl_core.papers import build_model
-from wsl_core.training import open_split, runs, sources
+from wsl_core.training import open_split, runs, sources, sources_of
 
 CLAIM = "cam-finer-last-map"
 SMALL = {"images": 4, "in_memory": False, "data": {"size": 32}}
@@ -38,16 +39,14 @@ class Counted:
 def counted(monkeypatch, tmp_path):
     monkeypatch.setenv("WSL_CACHE", str(tmp_path / "cache"))
     for module in (base, runs, sources):  # under the type checker the digest of the real source takes seconds
-        monkeypatch.setattr(module, "source_digest", lambda modules: "digest of " + ", ".join(modules))
+        monkeypatch.setattr(module, "source_digest", lambda sources: "digest of " + ", ".join(sources))
     measurement = Counted()
     monkeypatch.setitem(EXPERIMENTS, "cam-stride", experiment_with(measurement))
     return measurement
 
 
 def experiment_with(measurement, name="cam-stride", **changes):
-    return Experiment(
-        name, "cam", "synthetic", "synthetic", {"CAM": TINY | changes}, lambda recipe: {}, measurement, ()
-    )
+    return Experiment(name, "cam", "synthetic", "synthetic", {"CAM": TINY | changes}, lambda recipe: {}, measurement)
 
 
 def measure_smoke(folder, seeds=1):
@@ -176,9 +175,11 @@ def test_unknown_experiment():
 
 
 def test_the_source_of_training_and_measuring_counts():
-    names = get_experiment("cam-zoo").sources
-    assert {"wsl_core.localize", "wsl_core.metrics.localization", "wsl_core.claims.experiments.cam"} <= set(names)
-    assert get_experiment("cam-zoo").source() == get_experiment("cam-stride").source()
+    zoo = get_experiment("cam-zoo")
+    found = set(sources_of(zoo.measure, zoo.data))
+    needed = ("localize.boxes_from_map", "metrics.localization.best_ious", "claims.experiments.cam.localisation")
+    assert {f"wsl_core.{name}" for name in needed} <= found
+    assert zoo.source() == dataclasses.replace(zoo, name="other").source() != get_experiment("cam-text").source()
 
 
 @pytest.mark.parametrize("name", list(EXPERIMENTS))

@@ -17,6 +17,7 @@ from wsl_core.metrics import (
     fixed_box_accuracy,
     pointing_hits,
 )
+from wsl_core.ops import Grid
 
 coordinates = st.integers(0, 30)
 boxes = st.tuples(coordinates, coordinates, coordinates, coordinates).map(
@@ -210,6 +211,24 @@ def test_pointing():
     masks = torch.zeros(3, 4, 4, dtype=torch.bool)
     masks[:, 0, 0] = True
     assert pointing_hits(maps, masks).tolist() == [True, False, False]
+
+
+def test_pointing_at_a_border_cell_means_its_centre():
+    """Enlarged, the border cell is a plateau that reaches the corner; its centre is what it points at."""
+    maps, masks = torch.zeros(1, 3, 3), torch.zeros(1, 24, 24, dtype=torch.bool)
+    maps[0, 0, 0] = 1.0
+    masks[0, 3, 3] = True
+    assert pointing_hits(maps, masks).tolist() == [True]
+    assert pointing_hits(maps, masks, Grid(8, 0.5)).tolist() == [False]
+
+
+def test_only_the_maps_of_present_classes_are_looked_at():
+    maps, logits, batch = scene()
+    spoiled = maps.masked_fill(batch["labels"][:, :, None, None] == 0, float("nan"))
+    clean, other = LocalizationEvaluator(), LocalizationEvaluator()
+    clean.update(maps, logits, batch)
+    other.update(spoiled, logits, batch)
+    assert clean.compute() == other.compute()
 
 
 def test_errors_name_what_is_wrong():

@@ -153,8 +153,8 @@ def test_what_cannot_be_resampled():
     generator = np.random.default_rng(0)
     with pytest.raises(UsageError, match=r"values\[1\] is nan"):
         bootstrap_interval([0.1, math.nan], generator)
-    with pytest.raises(UsageError, match="resamples is 0"):
-        bootstrap_interval([0.1, 0.2], generator, resamples=0)
+    with pytest.raises(UsageError, match=r"resamples is 20.*at least 40"):
+        bootstrap_interval([0.1, 0.2], generator, resamples=20)
     with pytest.raises(UsageError, match="confidence is 95"):
         bootstrap_interval([0.1, 0.2], generator, confidence=95)
 

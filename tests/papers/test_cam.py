@@ -259,3 +259,23 @@ def test_wrong_arguments(options, words):
 def test_unknown_paper():
     with pytest.raises(UsageError, match="paper 'dino'"):
         build_model("dino")
+
+
+class InPlace(torch.nn.Sequential):
+    """A classifier whose layer 1 writes over what layer 0 returns."""
+
+    def __init__(self):
+        layers = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(inplace=True), torch.nn.AdaptiveAvgPool2d(1)
+        super().__init__(*layers, torch.nn.Flatten(), torch.nn.Linear(4, 2))
+
+
+def test_grad_cam_before_a_layer_that_writes_in_place():
+    model, labels = InPlace().eval(), torch.tensor([[1.0, 1.0]])
+    before = grad_cam(model, IMAGES[:1], labels, "0")
+    model[1].inplace = False
+    torch.testing.assert_close(before, grad_cam(model, IMAGES[:1], labels, "0"))
+
+
+def test_grad_cam_needs_feature_maps():
+    with pytest.raises(UsageError, match=r"layer='4' returns \(1, 2\); expected feature maps"):
+        grad_cam(InPlace().eval(), IMAGES[:1], torch.ones(1, 2), "4")

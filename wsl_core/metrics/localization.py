@@ -118,16 +118,27 @@ def fixed_box_accuracy(
 def pointing_hits(
     maps: Float[Tensor, "N h w"], masks: Bool[Tensor, "N H W"], grid: Grid | None = None
 ) -> Bool[Tensor, " N"]:
-    """Does the highest point of each map, enlarged to the size of the masks, lie on the mask? A flat map never hits.
+    """Does the centre of each map's highest cell lie on the mask? A flat map never hits.
 
-    ``grid`` says where the cells of the maps lie, see :func:`wsl_core.ops.resize_maps`.
+    ``grid`` says where the cells are centred on the masks' pixels, see :func:`wsl_core.ops.resize_maps`; ``None`` where
+    they tile them evenly. Of two pixels that a centre lies between, the upper or left one counts.
 
     >>> pointing_hits(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[False, True]]])).tolist()
     [True]
     """
-    enlarged = resize_maps(normalize(maps)[:, None], (masks.shape[-2], masks.shape[-1]), grid)[:, 0].flatten(1)
-    highest, place = enlarged.max(dim=1)
-    return masks.flatten(1).gather(1, place[:, None])[:, 0] & (highest > 0)
+    highest, cell = normalize(maps).flatten(1).max(dim=1)
+    row, column = (
+        _centre_pixel(index, cells, pixels, grid)
+        for index, cells, pixels in zip(
+            (cell // maps.shape[-1], cell % maps.shape[-1]), maps.shape[-2:], masks.shape[-2:], strict=True
+        )
+    )
+    return masks[torch.arange(len(masks)), row, column] & (highest > 0)
+
+
+def _centre_pixel(index: Int[Tensor, " N"], cells: int, pixels: int, grid: Grid | None) -> Int[Tensor, " N"]:
+    stride, first = grid or Grid(pixels / cells, pixels / cells / 2)
+    return (first + index * stride).ceil().long().sub(1).clamp(0, pixels - 1)
 
 
 class LocalizationEvaluator:
@@ -192,21 +203,21 @@ class LocalizationEvaluator:
         """
         if missing := [key for key in ("labels", "size", "boxes", "box_labels") if key not in batch]:
             raise DataError(f"batch: key {missing[0]!r} is missing; localisation needs a data set with boxes.")
-        enlarged = resize_maps(maps.float(), _padded_size(batch), grid).cpu()
-        for i in range(len(maps)):
-            height, width = batch["size"][i].tolist()
-            annotation = (batch[key][i].cpu() for key in ("labels", "boxes", "box_labels"))
-            self.add(enlarged[i, :, :height, :width], logits[i].float().cpu(), *annotation)
+        for i, (height, width) in enumerate(batch["size"].tolist()):
+            labels, boxes, box_labels = (batch[key][i].cpu() for key in ("labels", "boxes", "box_labels"))
+            present = maps[i : i + 1, labels.to(maps.device) > 0].float()  # one image at a time: memory stays small
+            enlarged = resize_maps(present, _padded_size(batch), grid)[0, :, :height, :width].cpu()
+            self.add(enlarged, logits[i].float().cpu(), labels, boxes, box_labels)
 
     def add(
         self,
-        maps: Float[Tensor, "K H W"],
+        maps: Float[Tensor, "P H W"],
         logits: Float[Tensor, " K"],
         labels: Float[Tensor, " K"],
         boxes: Float[Tensor, "M 4"],
         box_labels: Int[Tensor, " M"],
     ) -> None:
-        """Add one image, whose maps have its own height and width.
+        """Add one image: the maps of the P classes that are present, in order, at its own height and width.
 
         >>> evaluator = LocalizationEvaluator()
         >>> one = torch.ones(1)
@@ -221,8 +232,8 @@ class LocalizationEvaluator:
         if not has_its_boxes(labels, box_labels):
             return
         top5_right = np.zeros(len(self.thresholds), dtype=bool)
-        for c in present:
-            ious = best_ious(maps[c], boxes[box_labels == c], self.thresholds, self.how)
+        for score_map, c in zip(maps, present, strict=True):
+            ious = best_ious(score_map, boxes[box_labels == c], self.thresholds, self.how)
             self._ious.append(ious)
             self._top1.append(c == ranked[0])
             if c in ranked:

@@ -131,7 +131,7 @@ def bootstrap_interval(
         resamples: how many times as many images are drawn again.
 
     Raises:
-        UsageError: as in :func:`mean_interval`, or ``resamples`` is below 1.
+        UsageError: as in :func:`mean_interval`, or too few ``resamples`` for an end of the interval.
 
     >>> correct = np.repeat([0.0, 1.0], [150, 350])
     >>> interval = bootstrap_interval(correct, np.random.default_rng(0))
@@ -140,8 +140,11 @@ def bootstrap_interval(
     """
     checked = _checked(values, "values")
     _check_share(confidence, "confidence")
-    if resamples < 1:
-        raise UsageError(f"resamples is {resamples}; expected at least 1, such as 10000.")
+    least = math.ceil(2 / (1 - confidence))
+    if resamples < least:
+        raise UsageError(
+            f"resamples is {resamples}: the ends of a {confidence:.1%} interval need at least {least}, such as 10000."
+        )
     result = stats.bootstrap(
         (checked,),
         np.mean,

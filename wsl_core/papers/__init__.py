@@ -1,4 +1,4 @@
-"""One paper, one file. This page only finds them by name."""
+"""One paper, one file. This page only finds the models by name."""
 
 from importlib import import_module
 from typing import Any
@@ -7,9 +7,9 @@ from torch import nn
 
 from wsl_core.errors import UsageError
 
-__all__ = ["PAPERS", "build_model"]
+__all__ = ["PAPERS", "build_model", "model_class"]
 
-PAPERS = {"cam": "CAM"}  # file name: class name
+PAPERS = {"cam": "cam.CAM"}  # name: file and class
 
 
 def build_model(paper: str, **config: Any) -> nn.Module:
@@ -21,6 +21,19 @@ def build_model(paper: str, **config: Any) -> nn.Module:
     >>> build_model("cam", num_classes=3).config["num_classes"]
     3
     """
+    return model_class(paper)(**config)
+
+
+def model_class(paper: str) -> type[nn.Module]:
+    """The class of a paper's model; nothing else is imported.
+
+    Raises:
+        UsageError: no such paper.
+
+    >>> model_class("cam").__name__
+    'CAM'
+    """
     if paper not in PAPERS:
         raise UsageError(f"paper {paper!r} is unknown; expected one of {', '.join(PAPERS)}.")
-    return getattr(import_module(f"wsl_core.papers.{paper}"), PAPERS[paper])(**config)
+    file, name = PAPERS[paper].split(".")
+    return getattr(import_module(f"wsl_core.papers.{file}"), name)

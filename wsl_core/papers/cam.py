@@ -201,7 +201,7 @@ def grad_cam(
         layer: dotted name of the module whose output is f, such as ``"head"``.
 
     Raises:
-        UsageError: there is no such module, or ``model`` does not call it.
+        UsageError: there is no such module, ``model`` does not call it, or its output is not (B, D, h, w).
 
     >>> model = CAM(num_classes=2).eval()
     >>> images, labels = torch.rand(1, 3, 96, 96), torch.ones(1, 2)
@@ -222,6 +222,8 @@ def grad_cam(
     if not recorded:
         raise UsageError(f"layer={layer!r} was not called by {type(model).__name__}.forward.")
     features = recorded[-1]
+    if features.ndim != 4:
+        raise UsageError(f"layer={layer!r} returns {tuple(features.shape)}; expected feature maps (B, D, h, w).")
     maps = features.new_zeros(*labels.shape, *features.shape[-2:])
     for c, gradient in _gradients(scores, features, labels):
         alpha = gradient.mean(dim=(2, 3), keepdim=True)  # (B, D, 1, 1), (1.5)
@@ -271,7 +273,7 @@ def _gradients(
 def _record_detached(recorded: list[Tensor], module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
     """A forward hook: the output becomes a leaf, since what lies before the layer needs no graph."""
     recorded.append(output.detach().requires_grad_())
-    return recorded[-1]
+    return recorded[-1].clone()  # the next layer may write into what it is given
 
 
 def _check(num_classes: int, task: str, dropout: float) -> None:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from wsl_core.data import Batch, Dataset, Subset, collate
-from wsl_core.errors import UsageError
+from wsl_core.errors import DataError, UsageError
 from wsl_core.metrics import LocalizationEvaluator, best_centered_box, centered_boxes, fixed_box_accuracy
 from wsl_core.metrics.localization import has_its_boxes
 from wsl_core.ops import Grid, resize_maps
@@ -91,8 +91,13 @@ def classification_scores(model: nn.Module, dataset: Dataset, batch_size: int = 
     """Accuracy of a single-label classifier, mean average precision of a multi-label one, in [0, 1].
 
     Leaves the model in evaluation mode. Draws no random number.
+
+    Raises:
+        DataError: the data set is empty.
     """
     found = [(one.logits, one.batch["labels"]) for one in predict(model, dataset, batch_size, progress=False)]
+    if not found:
+        raise DataError(f"data set {dataset.name}/{dataset.split} is empty; there is nothing to score.")
     logits, labels = (torch.cat(column) for column in zip(*found, strict=True))  # (N, K) each
     if dataset.task == "single":
         return {"accuracy": (logits.argmax(1) == labels.argmax(1)).float().mean().item()}
@@ -168,6 +173,8 @@ def _score_maps(
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
     shuffled = Subset(dataset, order)
     other = _map_of_its_class(model, Subset(dataset, order[-1:]))  # the first image gets the map of the last
+    if len(dataset) == 1:
+        other = torch.zeros_like(other)  # there is no other image
     for prediction in predict(model, shuffled, batch_size):
         for maps, logits, annotation in _images(prediction):
             variants = {
@@ -177,26 +184,27 @@ def _score_maps(
             }
             for row, evaluator in evaluators.items():
                 evaluator.add(variants[row[0]], logits, **annotation)
-            other = maps[annotation["labels"].argmax()]
+            if len(maps):
+                other = maps[0].clone()
     return {row: evaluator.compute() for row, evaluator in evaluators.items()}
 
 
 def _images(
     prediction: Prediction,
-) -> Iterator[tuple[Float[Tensor, "K H W"], Float[Tensor, " K"], dict[str, Tensor]]]:
-    """Each image by itself, without padding: its maps at its own size, its logits, its labels and boxes."""
+) -> Iterator[tuple[Float[Tensor, "P H W"], Float[Tensor, " K"], dict[str, Tensor]]]:
+    """Each image by itself, without padding: maps of its P classes at its own size, logits, labels and boxes."""
     batch = prediction.batch
     height, width = batch["image"].shape[-2:]
-    enlarged = resize_maps(prediction.maps, (height, width), prediction.grid)
     for i, (h, w) in enumerate(batch["size"].tolist()):
         annotation = {key: batch[key][i] for key in ("labels", "boxes", "box_labels")}
-        yield enlarged[i, :, :h, :w], prediction.logits[i], annotation
+        present = prediction.maps[i : i + 1, annotation["labels"] > 0]
+        yield resize_maps(present, (height, width), prediction.grid)[0, :, :h, :w], prediction.logits[i], annotation
 
 
 def _map_of_its_class(model: nn.Module, dataset: Dataset) -> Float[Tensor, "H W"]:
-    """The map of the one image of ``dataset``, for its first class."""
-    ((maps, _, annotation),) = (image for one in predict(model, dataset, progress=False) for image in _images(one))
-    return maps[annotation["labels"].argmax()]
+    """The map of the one image of ``dataset``, for its first class; an empty one where it shows none."""
+    ((maps, _, _),) = (image for one in predict(model, dataset, progress=False) for image in _images(one))
+    return maps[0] if len(maps) else torch.zeros(maps.shape[-2:])
 
 
 def _centre_gaussian(height: int, width: int) -> Float[Tensor, "h w"]:

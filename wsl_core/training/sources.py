@@ -1,22 +1,31 @@
-"""What a trained model depends on, as one key: recipe, data, random seed, and the source that training reads."""
+"""What a trained model depends on, as one key: recipe, data, random seed, and the source that training reads.
+
+Source is followed from definition to definition, over imports. What is beside the path changes no key: a function that
+is added to a file leaves alone whatever does not call it.
+"""
 
 import ast
 import hashlib
 import json
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wsl_core.errors import UsageError
+from wsl_core.papers import PAPERS
 from wsl_core.recipes import Recipe
 
-__all__ = ["run_key", "source_digest", "training_sources"]
+__all__ = ["run_key", "source_digest", "sources_of", "training_sources"]
 
-LOOP = "wsl_core.training.loop"
-# The data's own version and the recipe's own values stand for these; errors and files change no weight.
-KEYED_OTHERWISE = ("wsl_core.data", "wsl_core.recipes", "wsl_core.errors", "wsl_core.files")
-NOT_IN_LOOP = ("wsl_core.training.run_directory", "wsl_core.training.evaluation", "wsl_core.training.sources")
+PACKAGE = "wsl_core"
+LOOP = "wsl_core.training.loop.train"
+# The data's own version and the recipe's own values stand for these; errors, files and keys change no number.
+KEYED_OTHERWISE = tuple(f"wsl_core.{name}" for name in ("data", "recipes", "errors", "files", "training.sources"))
+NOT_IN_LOOP = ("wsl_core.training.run_directory", "wsl_core.training.evaluation")
+ONLY_FINDS = ("wsl_core.papers", "wsl_core")  # pages that import by name; what they find is named elsewhere
 NEWER_THAN_3_11 = ("type_params",)  # fields of the syntax tree that later versions of Python add
 
 
@@ -33,68 +42,133 @@ def run_key(recipe: Recipe, data_version: str, seed: int) -> str:
 
 
 def training_sources(paper: str) -> list[str]:
-    """The modules of this package that decide about trained weights: the loop, the paper, and what these import.
+    """The definitions that decide about trained weights: the loop, the paper's model, and what they use.
 
     A paper that has no file here, such as a reader's own model, adds nothing.
 
-    >>> "wsl_core.ops" in training_sources("cam"), "wsl_core.show" in training_sources("cam")
+    >>> sources = training_sources("cam")
+    >>> "wsl_core.ops.global_pool" in sources, "wsl_core.papers.cam.grad_cam" in sources
     (True, False)
     """
-    found: set[str] = set()
-    waiting = [module for module in (LOOP, f"wsl_core.papers.{paper}") if _path(module)]
-    while waiting:
-        module = waiting.pop()
-        if module not in found and not module.startswith(KEYED_OTHERWISE) and module not in NOT_IN_LOOP:
-            found.add(module)
-            waiting.extend(_imports(module))
-    return sorted(found)
+    roots = [LOOP, *([f"wsl_core.papers.{PAPERS[paper]}"] if paper in PAPERS else [])]
+    return _reachable(roots, (*KEYED_OTHERWISE, *NOT_IN_LOOP))
 
 
-def source_digest(modules: Iterable[str]) -> str:
-    """SHA-256 over the syntax trees of modules. Comments, docstrings and formatting do not count.
+def sources_of(*functions: Callable) -> list[str]:
+    """The definitions of this package that decide about what functions return; data and recipes are keyed otherwise.
+
+    >>> from wsl_core.localize import mask_from_maps
+    >>> sources_of(mask_from_maps)
+    ['wsl_core.localize.mask_from_maps', 'wsl_core.ops.normalize']
+    """
+    owners = [function if hasattr(function, "__qualname__") else type(function) for function in functions]
+    return _reachable([f"{owner.__module__}.{owner.__qualname__.partition('.')[0]}" for owner in owners])
+
+
+def source_digest(sources: Iterable[str]) -> str:
+    """SHA-256 over the syntax trees of definitions, such as ``"wsl_core.ops.normalize"``.
+
+    Comments, docstrings and formatting do not count.
 
     Raises:
-        UsageError: there is no such module.
+        UsageError: there is no such definition.
 
-    >>> len(source_digest(["wsl_core.errors"]))
+    >>> len(source_digest(["wsl_core.ops.normalize"]))
     64
     """
-    trees = {module: _canonical(_parse(module)) for module in modules}
+    trees = {source: [_canonical(statement) for statement in _definition(source)] for source in sources}
     return hashlib.sha256(json.dumps(trees, sort_keys=True).encode()).hexdigest()
 
 
-def _parse(module: str) -> ast.Module:
+class _Module(NamedTuple):
+    """What a file defines at its top level, and where the names come from that it imports."""
+
+    defined: dict[str, list[ast.stmt]]
+    imported: dict[str, str]
+
+
+def _reachable(roots: Iterable[str], left_out: tuple[str, ...] = KEYED_OTHERWISE) -> list[str]:
+    """Full names of all definitions of the package that ``roots`` lead to, themselves included."""
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        source = waiting.pop()
+        if source in found:
+            continue
+        if _path(source):  # a module as such: whatever it defines may be meant
+            if not source.startswith(left_out) and source not in ONLY_FINDS:
+                waiting += [f"{source}.{name}" for name in _read(source).defined]
+            continue
+        module, _, name = source.rpartition(".")
+        if module.startswith(left_out) or module in ONLY_FINDS:
+            continue
+        here = _read(module)
+        if name in here.imported:
+            waiting.append(here.imported[name])
+            continue
+        found.add(source)
+        used = {node.id for part in _definition(source) for node in ast.walk(part) if isinstance(node, ast.Name)}
+        waiting += [f"{module}.{other}" for other in used & here.defined.keys()]
+        waiting += [here.imported[other] for other in used & here.imported.keys()]
+    return sorted(found)
+
+
+def _definition(source: str) -> list[ast.stmt]:
+    module, _, name = source.rpartition(".")
+    if module and _path(module) and name in (defined := _read(module).defined):
+        return defined[name]
+    raise UsageError(f"source {source!r} does not exist.")
+
+
+def _read(module: str) -> _Module:
     path = _path(module)
-    if path is None:
-        raise UsageError(f"module {module!r} does not exist.")
-    return ast.parse(path.read_text(encoding="utf-8"))
+    assert path is not None, module
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> _Module:
+    defined: dict[str, list[ast.stmt]] = defaultdict(list)
+    imported: dict[str, str] = {}
+    for statement in ast.parse(text).body:
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            ours = {alias.asname or alias.name: f"{statement.module}.{alias.name}" for alias in statement.names}
+        elif isinstance(statement, ast.Import):
+            ours = {alias.asname or alias.name.partition(".")[0]: alias.name for alias in statement.names}
+        else:
+            ours = {}
+            for name in _bound_by(statement):
+                defined[name].append(statement)
+        imported |= {name: origin for name, origin in ours.items() if origin.partition(".")[0] == PACKAGE}
+        for name in ours.keys() - imported.keys():
+            defined[name].append(statement)  # torch's and others': the import line itself is all that we know
+    return _Module(dict(defined), imported)
+
+
+def _bound_by(statement: ast.stmt) -> Iterator[str]:
+    """Names that a top-level statement gives a meaning to."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield statement.name
+    else:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
 
 
 def _path(module: str) -> Path | None:
-    """The file of a module of this package."""
+    """The file of a module, if there is one of that name."""
     try:
         spec = find_spec(module)
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ValueError):
         return None
     return Path(spec.origin) if spec and spec.origin else None
-
-
-def _imports(module: str) -> list[str]:
-    """Modules of this package that ``module`` imports anywhere."""
-    names: list[str] = []
-    for node in ast.walk(_parse(module)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name.startswith("wsl_core.") and _path(name)]
 
 
 def _canonical(node: Any) -> Any:
     """The tree as nested lists that are the same in every version of Python; ``ast.dump`` is not."""
     if isinstance(node, ast.AST):
         fields = {name: value for name, value in ast.iter_fields(node) if name not in NEWER_THAN_3_11}
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             fields["body"] = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
         return [type(node).__name__, *([name, _canonical(value)] for name, value in sorted(fields.items()))]
     if isinstance(node, list):

@@ -10,7 +10,7 @@ from torch import nn
 
 from wsl_core.data import Dataset
 from wsl_core.recipes import Recipe, get_recipe
-from wsl_core.training import open_split, source_digest, training_sources
+from wsl_core.training import open_split, source_digest, sources_of, training_sources
 
 __all__ = ["Experiment", "Measurement"]
 
@@ -29,7 +29,6 @@ class Experiment:
         data: recipe -> the data sets that are measured on, by the role they play. Thresholds are chosen on val.
         measure: trained networks in evaluation mode, data sets -> values. Called with torch seeded as for the training,
             so that the first network that it builds has the weights from which the training began.
-        sources: modules whose source decides about the values, besides those of the training.
     """
 
     name: str
@@ -39,7 +38,6 @@ class Experiment:
     variants: Mapping[str, Mapping[str, Any]]
     data: Callable[[Recipe], dict[str, Dataset]]
     measure: Callable[[Mapping[str, nn.Module], Mapping[str, Dataset]], Measurement]
-    sources: tuple[str, ...]
 
     def recipes(self, scale: str) -> dict[str, Recipe]:
         """The recipe of each network."""
@@ -52,7 +50,7 @@ class Experiment:
 
     def source(self) -> str:
         """Digest of the source that trains and measures."""
-        return source_digest(sorted({*training_sources(self.paper), *self.sources}))
+        return source_digest(sorted({*training_sources(self.paper), *sources_of(self.measure, self.data)}))
 
     def data_versions(self, scale: str) -> dict[str, str]:
         """Version and length of each data set that is trained or measured on."""

@@ -25,13 +25,6 @@ __all__ = ["EXPERIMENTS"]
 
 PAPER_THRESHOLD = 0.2  # tau, a share of the map's maximum
 CHECKED = 64  # images for an identity, which holds for each of them
-MEASURING = (
-    "wsl_core.claims.experiments.cam",
-    "wsl_core.localize",
-    "wsl_core.metrics.localization",
-    "wsl_core.ops",
-    "wsl_core.training.evaluation",
-)
 
 IDENTITY = "largest error of mean(map) + bias against the logit, relative to the largest logit"
 GRAD_CAM = "largest error of Grad-CAM against the rectified map, both divided by their maxima"
@@ -219,7 +212,7 @@ def text_data(recipe: Recipe) -> dict[str, Dataset]:
 
 
 EXPERIMENTS = (
-    Experiment("cam-zoo", "cam", "synthetic", "synthetic", {"CAM": {}}, zoo_data, measure_zoo, MEASURING),
+    Experiment("cam-zoo", "cam", "synthetic", "synthetic", {"CAM": {}}, zoo_data, measure_zoo),
     Experiment(
         name="cam-stride",
         paper="cam",
@@ -232,7 +225,6 @@ EXPERIMENTS = (
         },
         data=zoo_data,
         measure=measure_stride,
-        sources=MEASURING,
     ),
     Experiment(
         name="cam-text",
@@ -242,6 +234,5 @@ EXPERIMENTS = (
         variants={"CAM": {"data": {"world": "text"}}},
         data=text_data,
         measure=measure_text,
-        sources=MEASURING,
     ),
 )

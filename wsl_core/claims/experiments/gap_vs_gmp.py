@@ -61,19 +61,6 @@ CLASSIFICATION = "mean average precision of classification"
 ACCURACY = "classification accuracy"
 RELIANCE = "largest share that a part (head, body, limbs) has in the drops of the score when each is left out"
 
-MEASURING = (
-    "wsl_core.claims.experiments.gap_vs_gmp",
-    "wsl_core.localize",
-    "wsl_core.metrics.box_accuracy",
-    "wsl_core.metrics.component_tree",
-    "wsl_core.metrics.contours",
-    "wsl_core.metrics.localization",
-    "wsl_core.metrics.pixels",
-    "wsl_core.metrics.score_maps",
-    "wsl_core.ops",
-    "wsl_core.training.evaluation",
-)
-
 
 # What a network sees -----------------------------------------------------------------------------------------------
 
@@ -292,7 +279,6 @@ EXPERIMENTS = (
         variants={"GAP": {}, "GMP": {"model": {"pooling": "gmp"}}},
         data=zoo_data,
         measure=measure_zoo,
-        sources=MEASURING,
     ),
     Experiment(
         name="gap-gmp-dose",
@@ -310,6 +296,5 @@ EXPERIMENTS = (
         },
         data=dose_data,
         measure=measure_dose,
-        sources=MEASURING,
     ),
 )
