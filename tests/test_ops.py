@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wsl_core.errors import DataError, UsageError
-from wsl_core.ops import Grid, global_pool, normalize, resize_maps
+from wsl_core.ops import Grid, global_pool, normalize, resize_maps, ten_crop_scores
 
 finite_maps = hnp.arrays("float32", (2, 3, 4), elements=st.floats(-1e6, 1e6, width=32)).map(torch.from_numpy)
 
@@ -216,3 +216,31 @@ def test_resize_lets_gradients_through_and_refuses_maps_without_a_cell():
     assert torch.autograd.gradcheck(lambda m: resize_maps(m, (5, 4), Grid(2.0, 0.5)), maps)
     with pytest.raises(DataError, match="at least one cell"):
         resize_maps(torch.zeros(1, 1, 0, 2), (4, 4))
+
+
+def test_ten_crops_are_corners_centre_and_their_mirror_images():
+    images = torch.rand(2, 3, 8, 10)
+    seen = []
+    ten_crop_scores(lambda crops: seen.append(crops) or crops.mean(dim=(2, 3)), images, 4)
+    views = seen[0].unflatten(0, (10, 2))
+    assert torch.equal(views[0], images[..., :4, :4]) and torch.equal(views[3], images[..., -4:, -4:])
+    mirrored = {tuple(view.flatten().tolist()) for view in views[5:]}
+    assert mirrored == {tuple(view.flip(-1).flatten().tolist()) for view in views[:5]}
+
+
+def test_averaging_logits_and_probabilities_differ_unless_all_views_agree():
+    images = torch.rand(2, 3, 6, 6)
+    model = lambda crops: 9 * crops[:, :, 0, 0]  # noqa: E731
+    logits, probabilities = (ten_crop_scores(model, images, 4, how) for how in ("logits", "probabilities"))
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(2))
+    assert not torch.allclose(logits.softmax(dim=1), probabilities)
+    flat = images[..., :1, :1].expand(2, 3, 6, 6)
+    same = [ten_crop_scores(model, flat, 4, how) for how in ("logits", "probabilities")]
+    torch.testing.assert_close(same[0].softmax(dim=1), same[1])
+
+
+def test_ten_crops_that_do_not_fit():
+    with pytest.raises(UsageError, match="size=7"):
+        ten_crop_scores(torch.nn.Identity(), torch.rand(1, 3, 6, 9), 7)
+    with pytest.raises(UsageError, match="average='votes'"):
+        ten_crop_scores(torch.nn.Identity(), torch.rand(1, 3, 6, 9), 4, "votes")

@@ -33,8 +33,8 @@ def test_the_papers_numbers():
 
 
 def test_an_unknown_paper_names_those_that_have_recipes():
-    with pytest.raises(UsageError, match=r"paper 'acol' has no recipe; expected one of cam"):
-        get_recipe("acol", "synthetic", "book")
+    with pytest.raises(UsageError, match=r"paper 'gain' has no recipe; expected one of cam"):
+        get_recipe("gain", "synthetic", "book")
 
 
 def test_an_unknown_recipe_lists_the_known():

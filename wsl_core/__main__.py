@@ -256,13 +256,11 @@ def _check_names(images: list[Path], out: Path) -> None:
 
 def _check_model_options(paper: str, options: dict[str, Any]) -> None:
     """An option that the paper's model does not have or cannot use is a wrong argument, not a traceback."""
-    import inspect
+    from wsl_core.papers import build_model
 
-    from wsl_core.papers import build_model, model_class
-
-    known = inspect.signature(model_class(paper)).parameters
+    known = [name for name in build_model(paper).config if name not in ("num_classes", "task")]  # the data say these
     for name in options:
-        if name not in known or name in ("num_classes", "task"):  # these two come from the data
+        if name not in known:
             raise UsageError(f"--set model.{name}: {paper} has no such option; expected one of {', '.join(known)}.")
     try:
         build_model(paper, **options | {"weights": None})

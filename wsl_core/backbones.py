@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wsl_core.errors import DownloadError, UsageError
 from wsl_core.ops import Grid
 
-__all__ = ["BACKBONES", "Backbone", "build_backbone", "set_output_stride"]
+__all__ = ["BACKBONES", "Backbone", "build_backbone", "build_erasing_trunk", "map_classifier", "set_output_stride"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, standard deviation of RGB in [0, 1]
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # what torchvision's GoogLeNet (`transform_input`) amounts to
@@ -183,6 +183,67 @@ def build_backbone(
         output_stride = DEFAULT_STRIDE.get(name, backbone.stride)
     set_output_stride(backbone, output_stride, stride_by or DEFAULT_STRIDE_BY.get(name, "dilation"))
     return backbone
+
+
+ERASING_STRIDE = {"vgg16": 8, "resnet50": 16}  # 28x28 and 14x14 cells at 224
+HEAD_WIDTH = 1024
+
+
+def build_erasing_trunk(
+    name: str,
+    weights: str | None = None,
+    output_stride: int | None = None,
+    stride_by: str | None = None,
+    **options: int,
+) -> Backbone:
+    """The trunk of ACoL and of the methods that it is compared with: :func:`build_backbone` with other defaults.
+
+    VGG16 is as ACoL's released code has it: every max-pooling 3x3 with padding 1, the fifth kept with stride 1, and a
+    3x3 average pooling behind it. Strides are taken out without dilation. VGG16 ends at stride 8, ResNet-50 at 16.
+
+    Raises:
+        UsageError: as in :func:`build_backbone`.
+
+    >>> build_erasing_trunk("vgg16")(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 512, 8, 8])
+    """
+    if output_stride is None:
+        output_stride = ERASING_STRIDE.get(name)
+    backbone = build_backbone(name, weights, output_stride, stride_by or "removal", **options)
+    if name == "vgg16":
+        for place, layer in enumerate(backbone.layers):
+            if isinstance(layer, nn.MaxPool2d):
+                backbone.layers[place] = nn.MaxPool2d(3, layer.stride, padding=1)
+        backbone.layers.extend([nn.MaxPool2d(3, 1, padding=1), nn.AvgPool2d(3, 1, padding=1)])
+    backbone.classifier = None
+    return backbone
+
+
+def map_classifier(backbone: Backbone, name: str, num_classes: int, width: int | None = None) -> nn.Sequential:
+    """ACoL's classifier: two 3x3 convolutions and one 1x1 with a channel a class. Its maps' means are the logits.
+
+    ``small`` gets as many channels as its last block and BatchNorm, without which so short a training fails; the others
+    get the paper's 1024 and none. Weights start as in the released code of Choe et al.: He's for ResNet (and here for
+    ``small``), Xavier's for the others; biases at zero.
+
+    >>> backbone = build_erasing_trunk("small")
+    >>> map_classifier(backbone, "small", 5)(backbone(torch.zeros(1, 3, 96, 96))).shape
+    torch.Size([1, 5, 12, 12])
+    """
+    small = name == "small"
+    width = width or (backbone.channels if small else HEAD_WIDTH)
+    layers: list[nn.Module] = []
+    for inputs in (backbone.channels, width):
+        layers += [nn.Conv2d(inputs, width, 3, padding=1), *([nn.BatchNorm2d(width)] if small else []), nn.ReLU()]
+    layers.append(nn.Conv2d(width, num_classes, 1))
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            if name in ("small", "resnet50"):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            else:
+                nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)
 
 
 class _Strided(NamedTuple):

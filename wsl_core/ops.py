@@ -6,10 +6,15 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.functional import ten_crop
 
 from wsl_core.errors import DataError, UsageError
 
-__all__ = ["POOLINGS", "Grid", "Pooling", "global_pool", "normalize", "resize_maps"]
+__all__ = [
+    "ERASINGS", "POOLINGS", "Grid", "Pooling", "classification_loss", "erase", "global_pool", "normalize",
+    "resize_maps", "ten_crop_scores",
+]  # fmt: skip
 
 POSITIONS = (-2, -1)
 GEM_FLOOR = 1e-6  # as in the GeM paper's code: the root has no finite gradient at zero
@@ -92,6 +97,17 @@ def global_pool(
     return pool(wide, parameter).to(features.dtype)
 
 
+def classification_loss(logits: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], task: str) -> Float[Tensor, ""]:
+    """Cross-entropy for one label an image, the multi-label soft-margin loss for several.
+
+    >>> classification_loss(torch.zeros(1, 4), torch.tensor([[1.0, 0, 0, 0]]), "single").item()  # log 4
+    1.3862943649291992
+    """
+    if task == "single":
+        return F.cross_entropy(logits, labels.argmax(dim=1))
+    return F.multilabel_soft_margin_loss(logits, labels)
+
+
 def normalize(maps: Float[Tensor, "*batch h w"], how: str = "minmax") -> Float[Tensor, "*batch h w"]:
     r"""Bring every map to [0, 1], each by itself.
 
@@ -124,6 +140,77 @@ def normalize(maps: Float[Tensor, "*batch h w"], how: str = "minmax") -> Float[T
         top = span  # (1.9)
     flat = (span == 0) | (top <= 0)
     return ((maps - low) / top.masked_fill(flat, 1)).masked_fill(flat, 0)
+
+
+ERASINGS = ("strict", "inclusive", "soft")
+
+
+def erase(
+    features: Float[Tensor, "B D h w"],
+    maps: Float[Tensor, "B h w"],
+    threshold: float,
+    how: str = "strict",
+    slope: float = 20.0,
+) -> Float[Tensor, "B D h w"]:
+    r"""Take out the positions that a normalised map lights up, in all channels at once.
+
+    - ``"strict"``: positions with $\bar M > \delta$ become exactly 0; the others stay. The ACoL paper's.
+    - ``"inclusive"``: positions with $\bar M \ge \delta$, as the released code has it.
+    - ``"soft"``: every position is multiplied by $1/(1 + e^{s(\bar M - \delta)})$, which is a half at the threshold.
+
+    A threshold above 1 takes out nothing, one below 0 everything; with ``"soft"`` both hold only roughly. With hard
+    erasing no gradient reaches the map, which is compared and not used.
+
+    Args:
+        features: of images or of a network.
+        maps: in [0, 1], as :func:`normalize` makes them. A flat map is zero there, so nothing of it is taken out by a
+            threshold above 0.
+        threshold: $\delta$.
+        slope: $s > 0$ of the soft mask.
+
+    Raises:
+        UsageError: ``how`` is not one of ``ERASINGS``, or ``slope`` is not above 0.
+
+    >>> features, maps = torch.ones(1, 2, 1, 3), torch.tensor([[[0.0, 0.6, 1.0]]])
+    >>> erase(features, maps, 0.6)[0, 0].tolist(), erase(features, maps, 0.6, "inclusive")[0, 0].tolist()
+    ([[1.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
+    """
+    if how not in ERASINGS:
+        raise UsageError(f"how={how!r} is unknown; expected one of {', '.join(ERASINGS)}.")
+    if not slope > 0:
+        raise UsageError(f"slope={slope}: expected a number above 0.")
+    maps = maps[:, None]
+    if how == "soft":
+        return features * (slope * (threshold - maps)).sigmoid()  # (3.9)
+    return features.masked_fill(maps > threshold if how == "strict" else maps >= threshold, 0)  # (3.5), (3.6)
+
+
+def ten_crop_scores(
+    model: Callable[[Tensor], Tensor], images: Float[Tensor, "B 3 H W"], size: int, average: str = "logits"
+) -> Float[Tensor, "B K"]:
+    """Class scores from ten views: the four corners and the centre, and their mirror images.
+
+    Args:
+        model: ``model(images)`` gives logits (B, K); it sees 10 B images at once.
+        images: RGB in [0, 1], no side shorter than ``size``.
+        size: side of the square crops in pixels.
+        average: of the ``"logits"``, as the released ACoL code does, or of the ``"probabilities"`` after a softmax.
+
+    Raises:
+        UsageError: ``average`` is unknown, or a crop does not fit into the images.
+
+    >>> views = torch.arange(36.0).view(1, 1, 6, 6).expand(1, 3, 6, 6)
+    >>> ten_crop_scores(lambda crops: crops.mean(dim=(2, 3)), views, 4)[0].tolist()  # the centre of mass stays
+    [17.5, 17.5, 17.5]
+    """
+    if average not in ("logits", "probabilities"):
+        raise UsageError(f"average={average!r} is unknown; expected 'logits' or 'probabilities'.")
+    if not 1 <= size <= min(images.shape[-2:]):
+        raise UsageError(f"size={size}: a square crop has to fit into images of {tuple(images.shape[-2:])} pixels.")
+    views = torch.cat(ten_crop(images, size))
+    scores = model(views)
+    scores = scores.softmax(dim=1) if average == "probabilities" else scores
+    return scores.unflatten(0, (10, len(images))).mean(dim=0)
 
 
 class Grid(NamedTuple):

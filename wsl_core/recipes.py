@@ -315,11 +315,9 @@ _PAPER = Recipe(
 
 _VGG16 = {"backbone": "vgg16", "dropout": 0.5}  # dropout: metalbubble/CAM, models/deploy_vgg16CAM.prototxt
 
-RECIPES = (
-    _SMOKE,
+_ON_OTHER_DATA = (  # the same for every paper that classifies
     _SMOKE.replace(dataset="tiny-imagenet"),
     _SMOKE.replace(dataset="folder", data={"max_side": 64}, augment={"crop": 64}),
-    _BOOK,
     _BOOK.replace(
         dataset="tiny-imagenet", model={"width": 40, "output_stride": 4}, epochs=12, batch_size=64, eval_every=500,
         augment={"shift": 6}, source="Ours: made for a CPU. Maps of 16x16 on images of 64 px.",
@@ -329,6 +327,12 @@ RECIPES = (
         steps=1000,
         source="Ours: for a few hundred to a few thousand images of one's own.",
     ),
+)  # fmt: skip
+
+_CAM = (
+    _SMOKE,
+    _BOOK,
+    *_ON_OTHER_DATA,
     _PAPER.replace(
         dataset="folder", model=_VGG16, data={"max_side": 256},
         source=f"{_PAPER.source} VGG16's own solver was not released.",
@@ -338,3 +342,34 @@ RECIPES = (
         source=f"{_PAPER.source} VGG16's own solver was not released, and the paper has no run on these images.",
     ),
 )  # fmt: skip
+
+_CREATURES = {"world": "creatures", "concentration": 0.5}  # the head tells most, body and limbs something
+
+# xiaomengyc/ACoL at 8b59d00: a rate of 1e-4 that never falls, batches of 20, 60 epochs on CUB (6 on ILSVRC), momentum
+# 0.9 with Nesterov, weight decay 5e-4, the four multipliers. There the shorter edge becomes 256, here the longer one.
+# bf16 and the memory layout are ours.
+_ACOL_PAPER = Recipe(
+    "acol", "folder", scale="paper", model={"backbone": "vgg16", "weights": "DEFAULT"}, data={"max_side": 256},
+    epochs=60, batch_size=20, optimizer="sgd", lr=1e-4, momentum=0.9, nesterov=True, weight_decay=5e-4,
+    schedule="constant", augment={"flip": 0.5, "crop": 224}, precision="bf16", channels_last=True, workers=8,
+    multipliers={"backbone_weight": 1.0, "backbone_bias": 2.0, "new_weight": 10.0, "new_bias": 20.0},
+    log_every=100, checkpoint_every=1_000,
+    source="xiaomengyc/ACoL: scripts/*.sh, exper/my_optim.py, utils/LoadData.py.",
+)  # fmt: skip
+
+_ACOL = (
+    _SMOKE.replace(data=_CREATURES),
+    _BOOK.replace(data=_CREATURES, steps=600, batch_size=32),
+    *_ON_OTHER_DATA,
+    _ACOL_PAPER,
+    dataclasses.replace(_ACOL_PAPER, dataset="tiny-imagenet", data={}, augment={"flip": 0.5, "crop": 64, "shift": 6}),
+)
+
+RECIPES = (
+    *_CAM,
+    *(
+        recipe.replace(paper=paper)
+        for paper in ("acol", "single_classifier", "hide_and_seek", "iterative_erasing")  # all trained alike
+        for recipe in _ACOL
+    ),
+)

@@ -190,7 +190,9 @@ def test_every_registered_comparison_is_measured(name):
     models = {}
     for variant, recipe in recipes.items():
         world = open_split(recipe, "train")
-        models[variant] = build_model("cam", num_classes=len(world.classes), task=world.task, **recipe.model).eval()
+        models[variant] = build_model(
+            recipe.paper, num_classes=len(world.classes), task=world.task, **recipe.model
+        ).eval()
     values = experiment.measure(models, experiment.data(next(iter(recipes.values()))))
     claims = [claim for claim in load_register().claims if claim.experiment == name]
     assert claims

@@ -7,9 +7,9 @@ import torch
 import torchvision
 
 from wsl_core.errors import UsageError
-from wsl_core.ops import normalize
+from wsl_core.ops import classification_loss, normalize
 from wsl_core.papers import build_model
-from wsl_core.papers.cam import CAM, class_activation_maps, classification_loss, grad_cam, gradient_saliency
+from wsl_core.papers.cam import CAM, class_activation_maps, grad_cam, gradient_saliency
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,13 @@ from wsl_core.errors import UsageError
 
 __all__ = ["PAPERS", "build_model", "model_class"]
 
-PAPERS = {"cam": "cam.CAM"}  # name: file and class
+PAPERS = {  # name: file and class
+    "cam": "cam.CAM",
+    "acol": "acol.ACoL",
+    "single_classifier": "erasing_baselines.SingleClassifier",
+    "hide_and_seek": "erasing_baselines.HideAndSeek",
+    "iterative_erasing": "erasing_baselines.IterativeErasing",
+}
 
 
 def build_model(paper: str, **config: Any) -> nn.Module:

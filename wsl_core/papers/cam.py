@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from wsl_core.backbones import Backbone, build_backbone, from_resnet
 from wsl_core.errors import UsageError
-from wsl_core.ops import Grid, global_pool
+from wsl_core.ops import Grid, classification_loss, global_pool
 
-__all__ = ["CAM", "class_activation_maps", "classification_loss", "grad_cam", "gradient_saliency"]
+__all__ = ["CAM", "class_activation_maps", "grad_cam", "gradient_saliency"]
 
 HEAD_CHANNELS = {"alexnet": 1024, "vgg16": 1024, "googlenet": 1024}  # the paper's extra convolution; others have none
 
@@ -172,17 +172,6 @@ def class_activation_maps(features: Float[Tensor, "B D h w"], weight: Float[Tens
     True
     """
     return F.conv2d(features, weight[:, :, None, None])  # (1.3)
-
-
-def classification_loss(logits: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], task: str) -> Float[Tensor, ""]:
-    """Cross-entropy for one label an image, the multi-label soft-margin loss for several.
-
-    >>> classification_loss(torch.zeros(1, 4), torch.tensor([[1.0, 0, 0, 0]]), "single").item()  # log 4
-    1.3862943649291992
-    """
-    if task == "single":
-        return F.cross_entropy(logits, labels.argmax(dim=1))
-    return F.multilabel_soft_margin_loss(logits, labels)
 
 
 def grad_cam(

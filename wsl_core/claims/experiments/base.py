@@ -50,7 +50,9 @@ class Experiment:
 
     def source(self) -> str:
         """Digest of the source that trains and measures."""
-        return source_digest(sorted({*training_sources(self.paper), *sources_of(self.measure, self.data)}))
+        papers = {changes.get("paper", self.paper) for changes in self.variants.values()}
+        trained = {source for paper in papers for source in training_sources(paper)}
+        return source_digest(sorted(trained.union(sources_of(self.measure, self.data))))
 
     def data_versions(self, scale: str) -> dict[str, str]:
         """Version and length of each data set that is trained or measured on."""
