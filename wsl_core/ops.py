@@ -154,9 +154,9 @@ def erase(
 ) -> Float[Tensor, "B D h w"]:
     r"""Take out the positions that a normalised map lights up, in all channels at once.
 
-    - ``"strict"``: positions with $\bar M > \delta$ become exactly 0; the others stay. The ACoL paper's.
-    - ``"inclusive"``: positions with $\bar M \ge \delta$, as the released code has it.
-    - ``"soft"``: every position is multiplied by $1/(1 + e^{s(\bar M - \delta)})$, which is a half at the threshold.
+    - ``"strict"``: positions with $\bar M > \tau_e$ become exactly 0; the others stay. The ACoL paper's.
+    - ``"inclusive"``: positions with $\bar M \ge \tau_e$, as the released code has it.
+    - ``"soft"``: every position is multiplied by $1/(1 + e^{\kappa(\bar M - \tau_e)})$, which is a half at the threshold.
 
     A threshold above 1 takes out nothing, one below 0 everything; with ``"soft"`` both hold only roughly. With hard
     erasing no gradient reaches the map, which is compared and not used.
@@ -165,8 +165,8 @@ def erase(
         features: of images or of a network.
         maps: in [0, 1], as :func:`normalize` makes them. A flat map is zero there, so nothing of it is taken out by a
             threshold above 0.
-        threshold: $\delta$.
-        slope: $s > 0$ of the soft mask.
+        threshold: $\tau_e$.
+        slope: $\kappa > 0$ of the soft mask.
 
     Raises:
         UsageError: ``how`` is not one of ``ERASINGS``, or ``slope`` is not above 0.

@@ -141,6 +141,15 @@ def test_the_loss_is_the_sum_and_no_gradient_runs_through_the_mask():
     assert any(parameter.grad.any() for parameter in model.backbone.parameters())
 
 
+def test_the_control_erases_where_another_image_is_lit():
+    model = trained_looking(mask_of="another image")
+    features = model.backbone(IMAGES)
+    lit = normalize(model.classifier_a(features)[range(3), [1, 4, 6]])[[2, 0, 1]]
+    logits = model.classifier_b(features * (lit <= 0.6)[:, None]).mean(dim=(2, 3))
+    expected = nn.functional.cross_entropy(logits, torch.tensor([1, 4, 6]))
+    torch.testing.assert_close(model.losses({"image": IMAGES, "labels": LABELS})["b"], expected)
+
+
 @pytest.mark.parametrize("erasing", ["strict", "soft"])
 def test_gradients_in_float64(erasing):
     torch.manual_seed(0)
@@ -183,6 +192,7 @@ def test_several_labels_erase_what_any_of_them_lights_up():
         ({"task": "both"}, "task='both'"),
         ({"erasing": "gone"}, "erasing='gone'"),
         ({"slope": 0.0}, "slope=0"),
+        ({"mask_of": "nobody"}, "mask_of='nobody'"),
         ({"backbone": "vgg99"}, "backbone='vgg99'"),
     ],
 )

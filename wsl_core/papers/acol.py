@@ -31,10 +31,12 @@ class ACoL(nn.Module):
     Args:
         backbone: a name of :data:`wsl_core.backbones.BACKBONES`; the paper has VGG16 and GoogLeNet.
         num_classes: number of classes, K.
-        erase_threshold: $\delta$. Above 1 nothing is erased, below 0 everything.
+        erase_threshold: $\tau_e$; the paper writes $\delta$. Above 1 nothing is erased, below 0 everything.
         erasing: ``"strict"`` ($>$, the paper's), ``"inclusive"`` ($\ge$, the released code's) or ``"soft"``, see
             :func:`wsl_core.ops.erase`.
-        slope: of the soft mask.
+        slope: $\kappa$ of the soft mask.
+        mask_of: whose map decides what is erased in training: ``"itself"``, or ``"another image"`` of the batch, a
+            control in which just as much is erased at a place that has nothing to do with the image.
         task: ``"single"`` label an image (softmax) or ``"multi"`` (one sigmoid a class).
         weights: ``"DEFAULT"`` for torchvision's ImageNet weights, or ``None``.
         output_stride: pixels per cell of the map; ``None`` takes 8 for VGG16 and ``small``, 16 for the others.
@@ -61,6 +63,7 @@ class ACoL(nn.Module):
         erase_threshold: float = 0.6,
         erasing: str = "strict",
         slope: float = 20.0,
+        mask_of: str = "itself",
         task: str = "single",
         weights: str | None = None,
         output_stride: int | None = None,
@@ -72,8 +75,9 @@ class ACoL(nn.Module):
         self.config: dict[str, Any] = {
             key: value for key, value in locals().items() if key not in ("self", "__class__")
         }
-        _check(num_classes, task, erasing, slope)
-        self.task, self.erase_threshold, self.erasing, self.slope = task, erase_threshold, erasing, slope
+        _check(num_classes, task, erasing, slope, mask_of)
+        self.task, self.mask_of = task, mask_of
+        self.erase_threshold, self.erasing, self.slope = erase_threshold, erasing, slope
         options = {} if width is None else {"width": width}
         self.backbone = build_erasing_trunk(backbone, weights, output_stride, stride_by, **options)
         self.classifier_a = map_classifier(self.backbone, backbone, num_classes, head_channels)
@@ -96,8 +100,10 @@ class ACoL(nn.Module):
         """
         features, labels = self.backbone(batch["image"]), batch["labels"]
         maps_a = self.classifier_a(features)
-        lit = normalize(maps_a.detach().float()) * labels[:, :, None, None]  # (3.4)
-        maps_b = self.classifier_b(self._erase(features, lit.amax(dim=1)))
+        lit = (normalize(maps_a.detach().float()) * labels[:, :, None, None]).amax(dim=1)  # (3.4)
+        if self.mask_of == "another image":
+            lit = lit.roll(1, dims=0)
+        maps_b = self.classifier_b(self._erase(features, lit))
         a, b = (classification_loss(maps.mean(dim=(2, 3)), labels, self.task) for maps in (maps_a, maps_b))
         return {"a": a, "b": b, "total": a + b}  # (3.7)
 
@@ -151,7 +157,7 @@ class ACoL(nn.Module):
         return erase(features, lit, self.erase_threshold, self.erasing, self.slope)  # (3.6)
 
 
-def _check(num_classes: int, task: str, erasing: str, slope: float) -> None:
+def _check(num_classes: int, task: str, erasing: str, slope: float, mask_of: str) -> None:
     if num_classes < 1:
         raise UsageError(f"num_classes={num_classes}: expected at least 1.")
     if task not in ("single", "multi"):
@@ -160,3 +166,5 @@ def _check(num_classes: int, task: str, erasing: str, slope: float) -> None:
         raise UsageError(f"erasing={erasing!r} is unknown; expected one of {', '.join(ERASINGS)}.")
     if not slope > 0:
         raise UsageError(f"slope={slope}: expected a number above 0.")
+    if mask_of not in ("itself", "another image"):
+        raise UsageError(f"mask_of={mask_of!r} is unknown; expected 'itself' or 'another image'.")

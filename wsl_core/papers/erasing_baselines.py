@@ -148,7 +148,7 @@ class IterativeErasing(nn.Module):
 
     Args:
         networks: how many.
-        erase_threshold: $\delta$ on a map between its least and greatest value, enlarged to the image.
+        erase_threshold: $\tau_e$ on a map between its least and greatest value, enlarged to the image.
         options: those of :class:`SingleClassifier`, for each network.
 
     Raises:

@@ -40,7 +40,7 @@ from wsl_core.training import open_split
 
 __all__ = ["EXPERIMENTS", "conv_map_errors", "overlap", "see_branches"]
 
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # delta, the paper's
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the erasing, the paper's
 CROP = 11 / 12  # side of the ten crops, as a share of the image's
 CHECKED = 64  # images for an identity, which holds for each of them
 
@@ -191,6 +191,7 @@ EXPERIMENTS = (
             "threshold 0.2": {"model": {"erase_threshold": 0.2}},
             "nothing erased": {"model": {"erase_threshold": 1.1}},
             "soft erasing": {"model": {"erasing": "soft"}},
+            "another image's mask": {"model": {"mask_of": "another image"}},
             "Hide-and-Seek": {"paper": "hide_and_seek"},
             "iterative erasing": {"paper": "iterative_erasing"},
         },
