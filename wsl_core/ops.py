@@ -156,7 +156,7 @@ def erase(
 
     - ``"strict"``: positions with $\bar M > \tau_e$ become exactly 0; the others stay. The ACoL paper's.
     - ``"inclusive"``: positions with $\bar M \ge \tau_e$, as the released code has it.
-    - ``"soft"``: every position is multiplied by $1/(1 + e^{\kappa(\bar M - \tau_e)})$, which is a half at the threshold.
+    - ``"soft"``: every position is multiplied by $1/(1 + e^{\kappa(\bar M - \tau_e)})$, a half at the threshold.
 
     A threshold above 1 takes out nothing, one below 0 everything; with ``"soft"`` both hold only roughly. With hard
     erasing no gradient reaches the map, which is compared and not used.
