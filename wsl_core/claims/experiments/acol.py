@@ -32,19 +32,22 @@ from wsl_core.claims.experiments.gap_vs_gmp import (
     see,
 )
 from wsl_core.data import Dataset, collate
-from wsl_core.ops import normalize, resize_maps, ten_crop_scores
+from wsl_core.ops import erase, normalize, resize_maps, ten_crop_scores
 from wsl_core.papers.acol import ACoL
 from wsl_core.papers.erasing_baselines import SingleClassifier
 from wsl_core.recipes import Recipe
 from wsl_core.training import open_split
 
-__all__ = ["EXPERIMENTS", "conv_map_errors", "overlap", "see_branches"]
+__all__ = ["EXPERIMENTS", "HOLES", "answers_of_b", "conv_map_errors", "overlap", "see_branches"]
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the erasing, the paper's
 CROP = 11 / 12  # side of the ten crops, as a share of the image's
 CHECKED = 64  # images for an identity, which holds for each of them
 
+HOLES = ("true class", "class that A predicts", "another class")  # for which A's region is erased
+
 ACCURACY = "classification accuracy"
+LEAK = "share of images in which B names the class that the hole is cut for, another than the image's"
 COMPLEMENT = "one minus the IoU of what A and B light up, threshold 50 %"
 IDENTITY = "largest error of 1x1 convolution, then mean, against mean, then linear layer: maps and logits, relative"
 
@@ -109,6 +112,29 @@ def conv_map_errors(model: SingleClassifier, images: Float[Tensor, "B 3 H W"]) -
     return errors
 
 
+@torch.no_grad()
+def answers_of_b(model: ACoL, dataset: Dataset, hole: str) -> tuple[float, float]:
+    """How often B names the image's class, and how often the class for which the hole was cut.
+
+    Args:
+        hole: one of ``HOLES``; "another class" is the next one in the list of classes.
+    """
+    device = next(model.parameters()).device
+    right = []
+    for batch in DataLoader(dataset, 64, collate_fn=collate, generator=torch.Generator()):
+        true = batch["labels"].argmax(dim=1).to(device)
+        features = model.backbone(batch["image"].to(device))
+        maps_a = model.classifier_a(features)
+        named = maps_a.mean(dim=(2, 3)).argmax(dim=1)
+        cut_for = dict(zip(HOLES, (true, named, (true + 1) % maps_a.shape[1]), strict=True))[hole]
+        lit = normalize(maps_a[torch.arange(len(true)), cut_for])
+        left = erase(features, lit, model.erase_threshold, model.erasing, model.slope)
+        answer = model.classifier_b(left).mean(dim=(2, 3)).argmax(dim=1)
+        right.append(torch.stack([answer == true, answer == cut_for], dim=1).cpu())
+    image_class, hole_class = torch.cat(right).float().mean(dim=0).tolist()
+    return image_class, hole_class
+
+
 def measure_creatures(models: Mapping[str, nn.Module], data: Mapping[str, Dataset]) -> Measurement:
     """Every network by every metric under both normalisations; the branches of those that have two."""
     val, test = data["val"], data["test"]
@@ -125,6 +151,7 @@ def measure_creatures(models: Mapping[str, nn.Module], data: Mapping[str, Datase
             _score_parts(found, f"{name}, fused", on_test["fused"], test)
             lit = 1 - overlap(on_test["A"].maps, on_test["B"].maps)
             found.setdefault(COMPLEMENT, {})[name] = lit
+            found.setdefault(LEAK, {})[name] = answers_of_b(model, test, "another class")[1]
     _score_labels(found, models, val, test)
     return found
 
