@@ -16,10 +16,13 @@ from torch.utils.data import DataLoader
 from wsl_core.claims.experiments.base import Experiment, Measurement
 from wsl_core.claims.experiments.gap_vs_gmp import (
     CHOSEN,
+    CLASSIFICATION,
     COVERAGE,
+    DOSES,
     IOU,
     NORMALIZATIONS,
     PARTS,
+    PXAP,
     TOP1,
     Seen,
     best_threshold,
@@ -30,6 +33,7 @@ from wsl_core.claims.experiments.gap_vs_gmp import (
     score_boxes,
     score_pixels,
     see,
+    zoo_data,
 )
 from wsl_core.data import Dataset, collate
 from wsl_core.ops import erase, normalize, resize_maps, ten_crop_scores
@@ -200,6 +204,38 @@ def named(model: nn.Module, dataset: Dataset, crop: int | None = None) -> Bool[T
     return torch.cat(correct)
 
 
+def measure_dose(models: Mapping[str, nn.Module], data: Mapping[str, Dataset]) -> Measurement:
+    """Both networks at every concentration of the evidence; the differences between them are variants too."""
+    found: Measurement = {ACCURACY: {}}
+    for name, model in models.items():
+        dose = name.partition(", ")[2]
+        found[ACCURACY][name] = classification(model, data[f"test, {dose}"])
+        _score(found, name, *(see(model, data[f"{split}, {dose}"]) for split in ("val", "test")))
+    for metric in (PXAP, CHOSEN, ACCURACY):
+        for dose in DOSES:
+            pair = (found[metric][f"{network}, {dose}"] for network in ("ACoL", "one classifier"))
+            found[metric][f"ACoL minus one classifier, {dose}"] = next(pair) - next(pair)
+    return found
+
+
+def measure_zoo(models: Mapping[str, nn.Module], data: Mapping[str, Dataset]) -> Measurement:
+    """Both networks on images of one object, beside a Gaussian at the centre."""
+    found: Measurement = {CLASSIFICATION: {name: classification(model, data["test"]) for name, model in models.items()}}
+    val, test = (data[f"{split}, one object"] for split in ("val", "test"))
+    for name, model in models.items():
+        _score(found, name, see(model, val), see(model, test))
+    return found
+
+
+def dose_data(recipe: Recipe) -> dict[str, Dataset]:
+    """Val and test at every concentration."""
+    return {
+        f"{split}, {dose}": open_split(recipe, split, concentration=concentration)
+        for dose, concentration in DOSES.items()
+        for split in ("val", "test")
+    }
+
+
 def creatures_data(recipe: Recipe) -> dict[str, Dataset]:
     """The recipe's world: val to choose thresholds on, test to read off."""
     return {split: open_split(recipe, split) for split in ("val", "test")}
@@ -224,5 +260,27 @@ EXPERIMENTS = (
         },
         data=creatures_data,
         measure=measure_creatures,
+    ),
+    Experiment(
+        name="acol-dose",
+        paper="acol",
+        dataset="synthetic",
+        scope="synthetic",
+        variants={
+            f"{network}, {dose}": {"paper": paper, "data": {"concentration": concentration}}
+            for dose, concentration in DOSES.items()
+            for network, paper in (("ACoL", "acol"), ("one classifier", "single_classifier"))
+        },
+        data=dose_data,
+        measure=measure_dose,
+    ),
+    Experiment(
+        name="acol-zoo",
+        paper="cam",  # whose recipe has the zoo
+        dataset="synthetic",
+        scope="synthetic",
+        variants={"ACoL": {"paper": "acol"}, "one classifier": {"paper": "single_classifier"}},
+        data=zoo_data,
+        measure=measure_zoo,
     ),
 )
