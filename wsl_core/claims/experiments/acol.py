@@ -60,6 +60,7 @@ def see_branches(model: ACoL, dataset: Dataset, labels: str = "ground truth") ->
     """Maps of A, of B, and fused, for the labelled or for the predicted class; one class an image.
 
     Args:
+        model: of two classifiers.
         labels: ``"ground truth"`` or ``"predicted"``: whose region is erased, and whose maps are returned.
     """
     model.eval()
@@ -121,16 +122,18 @@ def answers_of_b(model: ACoL, dataset: Dataset, hole: str) -> tuple[float, float
     """How often B names the image's class, and how often the class for which the hole was cut.
 
     Args:
-        hole: one of ``HOLES``; "another class" is the next one in the list of classes.
+        hole: one of ``HOLES``; "another class" is each of the others in turn, image by image.
     """
     device = next(model.parameters()).device
-    right = []
+    right: list[Tensor] = []
     for batch in DataLoader(dataset, 64, collate_fn=collate, generator=torch.Generator()):
         true = batch["labels"].argmax(dim=1).to(device)
         features = model.backbone(batch["image"].to(device))
         maps_a = model.classifier_a(features)
         named = maps_a.mean(dim=(2, 3)).argmax(dim=1)
-        cut_for = dict(zip(HOLES, (true, named, (true + 1) % maps_a.shape[1]), strict=True))[hole]
+        classes = maps_a.shape[1]
+        other = (true + 1 + torch.arange(len(true), device=device) % (classes - 1)) % classes
+        cut_for = dict(zip(HOLES, (true, named, other), strict=True))[hole]
         lit = normalize(maps_a[torch.arange(len(true)), cut_for])
         left = erase(features, lit, model.erase_threshold, model.erasing, model.slope)
         answer = model.classifier_b(left).mean(dim=(2, 3)).argmax(dim=1)
@@ -211,10 +214,10 @@ def measure_dose(models: Mapping[str, nn.Module], data: Mapping[str, Dataset]) -
         dose = name.partition(", ")[2]
         found[ACCURACY][name] = classification(model, data[f"test, {dose}"])
         _score(found, name, *(see(model, data[f"{split}, {dose}"]) for split in ("val", "test")))
-    for metric in (PXAP, CHOSEN, ACCURACY):
+    for metric, suffix in ((PXAP, ", min-max"), (CHOSEN, ", min-max"), (ACCURACY, "")):
         for dose in DOSES:
-            pair = (found[metric][f"{network}, {dose}"] for network in ("ACoL", "one classifier"))
-            found[metric][f"ACoL minus one classifier, {dose}"] = next(pair) - next(pair)
+            two, one = (found[metric][f"{network}, {dose}{suffix}"] for network in ("ACoL", "one classifier"))
+            found[metric][f"ACoL minus one classifier, {dose}{suffix}"] = two - one
     return found
 
 
