@@ -20,6 +20,7 @@ from wsl_core.errors import DataError
 from wsl_core.localize import boxes_from_map
 from wsl_core.metrics import box_iou
 from wsl_core.ops import resize_maps
+from wsl_core.papers import PAPERS
 from wsl_core.papers.cam import CAM
 from wsl_core.training import load_run, open_split
 
@@ -326,3 +327,9 @@ def test_an_image_that_the_network_cannot_take_is_named(tmp_path):
     run = SimpleNamespace(model=model, image_size=None, task="single", classes=("cat", "dog"))
     with pytest.raises(DataError, match=r"dot.png: the network cannot take 1 x 1 pixels"):
         _localize_one(run, tmp_path / "dot.png", None, 0.2)
+
+
+def test_the_help_names_every_paper(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert ", ".join(PAPERS) in " ".join(capsys.readouterr().out.split())
