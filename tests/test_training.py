@@ -382,7 +382,8 @@ def test_the_key_changes_with_what_decides():
 
 def test_training_reads_the_loop_the_paper_and_what_they_import():
     sources = set(training_sources("cam"))
-    needed = ("papers.cam.CAM", "ops.POOLINGS", "backbones.BasicBlock", "training.loop.learning_rate")
+    needed = ("papers.cam.CAM", "ops.POOLINGS", "backbones.BasicBlock", "training.loop.start_accelerator")
+    needed += ("training.loop.count_steps", "training.runs.begin")
     assert {f"wsl_core.{name}" for name in needed} <= sources
     beside = ("wsl_core.data", "wsl_core.claims", "wsl_core.show", "wsl_core.ops.normalize", "wsl_core.papers.cam.grad")
     assert not any(name.startswith(beside) for name in sources)
@@ -394,6 +395,7 @@ def test_what_measures_is_found_from_the_function():
     sources = set(sources_of(measure_text))
     assert {"wsl_core.ops.resize_maps", "wsl_core.training.evaluation.predict"} <= sources
     assert not any(name.startswith("wsl_core.claims.experiments.gap_vs_gmp") for name in sources)
+    assert "wsl_core.claims.experiments.cam.EXPERIMENTS" not in sources  # a comprehension's variables are its own
 
 
 def test_the_digest_sees_code_and_nothing_else(tmp_path, monkeypatch):

@@ -131,9 +131,10 @@ def test_b_sees_only_its_biases_when_everything_is_erased():
     torch.testing.assert_close(b[0, 1], nothing[0, 1])
 
 
-def test_the_loss_is_the_sum_and_no_gradient_runs_through_the_mask():
+@pytest.mark.parametrize("erasing", ["strict", "soft"])
+def test_the_loss_is_the_sum_and_no_gradient_runs_through_the_mask(erasing):
     """B's loss reaches the trunk, but A's head not at all: the mask is a constant."""
-    model = trained_looking()
+    model = trained_looking(erasing=erasing)
     losses = model.losses({"image": IMAGES, "labels": LABELS})
     torch.testing.assert_close(losses["total"], losses["a"] + losses["b"])
     losses["b"].backward()
@@ -150,18 +151,17 @@ def test_the_control_erases_where_another_image_is_lit():
     torch.testing.assert_close(model.losses({"image": IMAGES, "labels": LABELS})["b"], expected)
 
 
-@pytest.mark.parametrize("erasing", ["strict", "soft"])
-def test_gradients_in_float64(erasing):
+@pytest.mark.parametrize("name", ["backbone.layers.2.conv1.weight", "classifier_a.3.weight", "classifier_b.0.weight"])
+def test_gradients_in_float64(name):
+    """Of the summed loss, below the mask and beside it: where the mask is a constant, so are its finite differences."""
     torch.manual_seed(0)
-    model = ACoL(num_classes=2, width=2, erasing=erasing).double().eval()
-    labels = torch.eye(2, dtype=torch.float64)
-    images = torch.rand(2, 3, 24, 24, dtype=torch.float64, requires_grad=True)
-    head = model.classifier_b[-1].weight
+    model = ACoL(num_classes=2, width=2).double().eval()
+    images = torch.rand(2, 3, 24, 24, dtype=torch.float64)
+    batch = {"image": images, "labels": torch.eye(2, dtype=torch.float64)}
+    weight = model.get_parameter(name).detach().clone().requires_grad_()
+    loss = Loss(model)
     assert torch.autograd.gradcheck(
-        lambda weight: torch.func.functional_call(
-            Loss(model), {"model.classifier_b.6.weight": weight}, ({"image": images, "labels": labels},)
-        ),
-        (head.detach().clone().requires_grad_(),),
+        lambda value: torch.func.functional_call(loss, {f"model.{name}": value}, (batch,)), (weight,)
     )
 
 
@@ -172,6 +172,24 @@ class Loss(nn.Module):
 
     def forward(self, batch):
         return self.model.losses(batch)["total"]
+
+
+def test_the_control_needs_another_image():
+    model = trained_looking(mask_of="another image")
+    with pytest.raises(UsageError, match="a batch of one"):
+        model.losses({"image": IMAGES[:1], "labels": LABELS[:1]})
+
+
+def test_a_loss_that_is_not_finite_is_left_to_the_training_loop():
+    model = trained_looking()
+    losses = model.losses({"image": IMAGES * float("nan"), "labels": LABELS})
+    assert losses["total"].isnan()
+
+
+@pytest.mark.parametrize("how", ["strict", "soft"])
+def test_erasing_keeps_the_type_of_the_features(how):
+    features = torch.ones(1, 2, 2, 2, dtype=torch.bfloat16)
+    assert erase(features, torch.rand(1, 2, 2), 0.5, how).dtype == torch.bfloat16
 
 
 def test_several_labels_erase_what_any_of_them_lights_up():
@@ -192,7 +210,11 @@ def test_several_labels_erase_what_any_of_them_lights_up():
         ({"task": "both"}, "task='both'"),
         ({"erasing": "gone"}, "erasing='gone'"),
         ({"slope": 0.0}, "slope=0"),
+        ({"slope": float("inf")}, "slope=inf"),
         ({"mask_of": "nobody"}, "mask_of='nobody'"),
+        ({"erase_threshold": float("nan")}, "erase_threshold=nan"),
+        ({"erase_threshold": None}, "erase_threshold=None"),
+        ({"head_channels": 0}, "head_channels=0"),
         ({"backbone": "vgg99"}, "backbone='vgg99'"),
     ],
 )
@@ -252,3 +274,8 @@ def test_the_networks_are_the_released_ones_layer_by_layer(name, build):
     assert sum(parameter.numel() for parameter in model.parameters()) == reference["parameters"]
     by_name = lambda layer: json.dumps(layer, sort_keys=True)  # noqa: E731
     assert list(map(by_name, layers)) == list(map(by_name, reference["layers"]))
+
+
+def test_vgg_ends_in_the_released_average_pooling_which_the_reference_does_not_list():
+    last = ACoL("vgg16", 2).backbone.layers[-1]
+    assert isinstance(last, nn.AvgPool2d) and (last.kernel_size, last.stride, last.padding) == (3, 1, 1)
