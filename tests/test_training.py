@@ -383,7 +383,7 @@ def test_the_key_changes_with_what_decides():
 def test_training_reads_the_loop_the_paper_and_what_they_import():
     sources = set(training_sources("cam"))
     needed = ("papers.cam.CAM", "ops.POOLINGS", "backbones.BasicBlock", "training.loop.start_accelerator")
-    needed += ("training.loop.count_steps", "training.runs.begin")
+    needed += ("training.loop.count_steps", "training.runs._begin")
     assert {f"wsl_core.{name}" for name in needed} <= sources
     beside = ("wsl_core.data", "wsl_core.claims", "wsl_core.show", "wsl_core.ops.normalize", "wsl_core.papers.cam.grad")
     assert not any(name.startswith(beside) for name in sources)

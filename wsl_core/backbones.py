@@ -226,12 +226,24 @@ def map_classifier(backbone: Backbone, name: str, num_classes: int, width: int |
     get the paper's 1024 and none. Weights start as in the released code of Choe et al.: He's for ResNet (and here for
     ``small``), Xavier's for the others; biases at zero.
 
+    Args:
+        backbone: what comes before it.
+        name: the backbone's.
+        num_classes: number of classes, K.
+        width: channels of the 3x3 convolutions.
+
+    Raises:
+        UsageError: ``width`` is below 1.
+
     >>> backbone = build_erasing_trunk("small")
     >>> map_classifier(backbone, "small", 5)(backbone(torch.zeros(1, 3, 96, 96))).shape
     torch.Size([1, 5, 12, 12])
     """
     small = name == "small"
-    width = width or (backbone.channels if small else HEAD_WIDTH)
+    if width is None:
+        width = backbone.channels if small else HEAD_WIDTH
+    if width < 1:
+        raise UsageError(f"head_channels={width}: expected at least 1.")
     layers: list[nn.Module] = []
     for inputs in (backbone.channels, width):
         layers += [nn.Conv2d(inputs, width, 3, padding=1), *([nn.BatchNorm2d(width)] if small else []), nn.ReLU()]

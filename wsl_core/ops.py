@@ -108,12 +108,18 @@ def classification_loss(logits: Float[Tensor, "B K"], labels: Float[Tensor, "B K
     return F.multilabel_soft_margin_loss(logits, labels)
 
 
-def normalize(maps: Float[Tensor, "*batch h w"], how: str = "minmax") -> Float[Tensor, "*batch h w"]:
+def normalize(
+    maps: Float[Tensor, "*batch h w"], how: str = "minmax", checked: bool = True
+) -> Float[Tensor, "*batch h w"]:
     r"""Bring every map to [0, 1], each by itself.
 
     ``"minmax"``: $(M - \min M)/(\max M - \min M)$; the lowest value becomes 0, whatever its sign.
     ``"max"``: $\max(M, 0)/\max M$; 0 keeps its meaning, no evidence. The CAM paper's "20 % of the maximum" is this one.
     A constant map says nothing about place: it becomes zeros. So does, under ``"max"``, a map without a positive value.
+
+    Args:
+        checked: ``False`` within a training step, where a look at every map would make the GPU wait for the host. NaN
+            stays NaN then, and the training loop finds it in the loss.
 
     Raises:
         DataError: a value is NaN or infinite, or the range of a map overflows its float type.
@@ -129,7 +135,7 @@ def normalize(maps: Float[Tensor, "*batch h w"], how: str = "minmax") -> Float[T
         raise UsageError(f"how={how!r} is unknown; expected 'minmax' or 'max'.")
     low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
     span = high - low
-    if not span.isfinite().all():  # a NaN or an infinity anywhere reaches the span
+    if checked and not span.isfinite().all():  # a NaN or an infinity anywhere reaches the span
         raise DataError(
             f"maps {tuple(maps.shape)}: found NaN, infinity or an overflowing range; expected finite scores. "
             "Look for a diverged network or a division by zero before this call."
@@ -169,7 +175,7 @@ def erase(
         slope: $\kappa > 0$ of the soft mask.
 
     Raises:
-        UsageError: ``how`` is not one of ``ERASINGS``, or ``slope`` is not above 0.
+        UsageError: ``how`` is not one of ``ERASINGS``, or ``slope`` is not a finite number above 0.
 
     >>> features, maps = torch.ones(1, 2, 1, 3), torch.tensor([[[0.0, 0.6, 1.0]]])
     >>> erase(features, maps, 0.6)[0, 0].tolist(), erase(features, maps, 0.6, "inclusive")[0, 0].tolist()
@@ -177,11 +183,11 @@ def erase(
     """
     if how not in ERASINGS:
         raise UsageError(f"how={how!r} is unknown; expected one of {', '.join(ERASINGS)}.")
-    if not slope > 0:
-        raise UsageError(f"slope={slope}: expected a number above 0.")
+    if not 0 < slope < float("inf"):
+        raise UsageError(f"slope={slope}: expected a finite number above 0.")
     maps = maps[:, None]
     if how == "soft":
-        return features * (slope * (threshold - maps)).sigmoid()  # (3.9)
+        return features * (slope * (threshold - maps)).sigmoid().to(features.dtype)  # (3.9)
     return features.masked_fill(maps > threshold if how == "strict" else maps >= threshold, 0)  # (3.5), (3.6)
 
 

@@ -96,14 +96,6 @@ class Recipe:
         object.__setattr__(self, "multipliers", dict.fromkeys(MULTIPLIERS, 1.0) | self.multipliers)
         _check_ranges(self)
 
-    def total_steps(self, images: int) -> int:
-        """The number of optimiser steps on a training set of ``images`` images.
-
-        >>> Recipe("cam", "tiny-imagenet", epochs=12, batch_size=64).total_steps(8000)
-        1500
-        """
-        return self.steps if self.steps is not None else math.ceil(self.epochs * images / self.batch_size)
-
     def replace(self, **changes: Any) -> "Recipe":
         """A copy with other values. Options in a dictionary are merged; ``steps`` replaces ``epochs`` and vice versa.
 

@@ -213,7 +213,6 @@ def test_several_labels_erase_what_any_of_them_lights_up():
         ({"slope": float("inf")}, "slope=inf"),
         ({"mask_of": "nobody"}, "mask_of='nobody'"),
         ({"erase_threshold": float("nan")}, "erase_threshold=nan"),
-        ({"erase_threshold": None}, "erase_threshold=None"),
         ({"head_channels": 0}, "head_channels=0"),
         ({"backbone": "vgg99"}, "backbone='vgg99'"),
     ],

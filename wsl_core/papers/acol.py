@@ -5,6 +5,7 @@ so that it has to find something else. Both maps together cover more of the obje
 those of chapter 3.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -75,7 +76,7 @@ class ACoL(nn.Module):
         self.config: dict[str, Any] = {
             key: value for key, value in locals().items() if key not in ("self", "__class__")
         }
-        _check(num_classes, task, erasing, slope, mask_of)
+        _check(num_classes, task, erase_threshold, erasing, slope, mask_of)
         self.task, self.mask_of = task, mask_of
         self.erase_threshold, self.erasing, self.slope = erase_threshold, erasing, slope
         options = {} if width is None else {"width": width}
@@ -97,11 +98,16 @@ class ACoL(nn.Module):
 
         B sees the features without what A lights up for the image's own classes. With several labels an image, which
         the paper does not have, a position is judged by the class that lights it up most.
+
+        Raises:
+            UsageError: ``mask_of`` is another image's, and there is no other.
         """
         features, labels = self.backbone(batch["image"]), batch["labels"]
         maps_a = self.classifier_a(features)
-        lit = (normalize(maps_a.detach().float()) * labels[:, :, None, None]).amax(dim=1)  # (3.4)
+        lit = (normalize(maps_a.detach().float(), checked=False) * labels[:, :, None, None]).amax(dim=1)  # (3.4)
         if self.mask_of == "another image":
+            if len(lit) == 1:
+                raise UsageError("mask_of='another image': found a batch of one; expected at least two images.")
             lit = lit.roll(1, dims=0)
         maps_b = self.classifier_b(self._erase(features, lit))
         a, b = (classification_loss(maps.mean(dim=(2, 3)), labels, self.task) for maps in (maps_a, maps_b))
@@ -137,7 +143,7 @@ class ACoL(nn.Module):
     def scores_and_maps(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
-        """Logits and fused maps of all classes from one pass through the trunk."""
+        """Logits and fused maps of all classes from one pass through the trunk and K through B's classifier."""
         features = self.backbone(images)
         maps_a = self.classifier_a(features)
         maps = self._branch_maps(features, maps_a, None)
@@ -157,14 +163,16 @@ class ACoL(nn.Module):
         return erase(features, lit, self.erase_threshold, self.erasing, self.slope)  # (3.6)
 
 
-def _check(num_classes: int, task: str, erasing: str, slope: float, mask_of: str) -> None:
+def _check(num_classes: int, task: str, erase_threshold: float, erasing: str, slope: float, mask_of: str) -> None:
     if num_classes < 1:
         raise UsageError(f"num_classes={num_classes}: expected at least 1.")
     if task not in ("single", "multi"):
         raise UsageError(f"task={task!r} is unknown; expected 'single' or 'multi'.")
+    if type(erase_threshold) not in (int, float) or not math.isfinite(erase_threshold):
+        raise UsageError(f"erase_threshold={erase_threshold!r}: expected a finite number.")
     if erasing not in ERASINGS:
         raise UsageError(f"erasing={erasing!r} is unknown; expected one of {', '.join(ERASINGS)}.")
-    if not slope > 0:
-        raise UsageError(f"slope={slope}: expected a number above 0.")
+    if not 0 < slope < math.inf:
+        raise UsageError(f"slope={slope}: expected a finite number above 0.")
     if mask_of not in ("itself", "another image"):
         raise UsageError(f"mask_of={mask_of!r} is unknown; expected 'itself' or 'another image'.")

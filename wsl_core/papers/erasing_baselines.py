@@ -8,6 +8,7 @@
 Equation numbers are those of chapter 3.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -99,8 +100,9 @@ class HideAndSeek(SingleClassifier):
     """One classifier whose training images have patches hidden at random; at test it sees whole images.
 
     Args:
-        patches: along each side of the image; the grid of Choe et al.'s code is 4 by 4.
-        hide: probability that a patch is hidden, 0.5 there. Hidden pixels get the mean colour that the trunk subtracts.
+        patches: along each side of the image; 4 by 4 are our choice.
+        hide: probability that a patch is hidden; a half is the default of Choe et al. Hidden pixels get the mean colour
+            that the trunk subtracts.
         options: those of :class:`SingleClassifier`.
 
     Raises:
@@ -113,8 +115,8 @@ class HideAndSeek(SingleClassifier):
     paper = "hide_and_seek"
 
     def __init__(self, *, patches: int = 4, hide: float = 0.5, **options: Any):
-        if patches < 1:
-            raise UsageError(f"patches={patches}: expected at least 1.")
+        if type(patches) is not int or patches < 1:
+            raise UsageError(f"patches={patches}: expected a whole number, at least 1.")
         if not 0 <= hide <= 1:
             raise UsageError(f"hide={hide}: expected a probability in [0, 1].")
         super().__init__(**options)
@@ -163,8 +165,10 @@ class IterativeErasing(nn.Module):
 
     def __init__(self, *, networks: int = 2, erase_threshold: float = 0.6, **options: Any):
         super().__init__()
-        if networks < 1:
-            raise UsageError(f"networks={networks}: expected at least 1.")
+        if type(networks) is not int or networks < 1:
+            raise UsageError(f"networks={networks}: expected a whole number, at least 1.")
+        if type(erase_threshold) not in (int, float) or not math.isfinite(erase_threshold):
+            raise UsageError(f"erase_threshold={erase_threshold!r}: expected a finite number.")
         self.networks = nn.ModuleList([SingleClassifier(**options) for _ in range(networks)])
         first = self.networks[0]
         self.config = first.config | {"networks": networks, "erase_threshold": erase_threshold}
@@ -188,7 +192,7 @@ class IterativeErasing(nn.Module):
             logits, maps = network.scores_and_maps(images)
             losses[f"network {i + 1}"] = classification_loss(logits, labels, self.task)
             if i + 1 < len(self.networks):
-                lit = (normalize(maps.detach().float()) * labels[:, :, None, None]).amax(dim=1)
+                lit = (normalize(maps.detach().float(), checked=False) * labels[:, :, None, None]).amax(dim=1)
                 images = self._erase(images, lit)
         return losses | {"total": torch.stack(list(losses.values())).sum()}
 

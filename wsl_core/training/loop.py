@@ -58,7 +58,7 @@ def train(
     Raises:
         TrainingError: a loss, gradient or weight is not finite, or a checkpoint cannot be written.
     """
-    total_steps = recipe.total_steps(len(train_set))
+    total_steps = count_steps(recipe, len(train_set))
     layout = torch.channels_last if recipe.channels_last else torch.preserve_format
     model.to(accelerator.device, memory_format=layout).train()
     loss_module, optimizer = accelerator.prepare(LossModule(model), build_optimizer(model, recipe))
@@ -115,6 +115,15 @@ def train(
                 directory.save_checkpoint(saved)
     bar.close()
     return history
+
+
+def count_steps(recipe: Recipe, images: int) -> int:
+    """The number of optimiser steps on a training set of ``images`` images.
+
+    >>> count_steps(Recipe("cam", "tiny-imagenet", epochs=12, batch_size=64), 8000)
+    1500
+    """
+    return recipe.steps if recipe.steps is not None else math.ceil(recipe.epochs * images / recipe.batch_size)
 
 
 def learning_rate(recipe: Recipe, step: int, total_steps: int | None = None) -> float:

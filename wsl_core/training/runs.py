@@ -82,9 +82,7 @@ def fit(
         UsageError: ``run_dir`` holds another run, or the device cannot do what the recipe asks.
         TrainingError: a loss is not finite, or the disk is full.
     """
-    accelerator = start_accelerator(recipe, device)
-    set_seed(seed)
-    model = build()
+    accelerator, model = _begin(build, recipe, seed, device)
     _check_task(model, train_set)
     data = {"name": train_set.name, "split": train_set.split, "version": train_set.version, "images": len(train_set)}
     description = _describe(model, train_set)
@@ -103,6 +101,15 @@ def fit(
         model.eval(), history, recipe, seed, data, train_set.classes, train_set.task, train_set.image_size,
         directory.path if directory else None, found,
     )  # fmt: skip
+
+
+def _begin(
+    build: Callable[[], nn.Module], recipe: Recipe, seed: int, device: str | None
+) -> tuple[Accelerator, nn.Module]:
+    """What decides about the first weights: device and precision, the random seed, and only then the model."""
+    accelerator = start_accelerator(recipe, device)
+    set_seed(seed)
+    return accelerator, build()
 
 
 def cached_run(

@@ -1,7 +1,8 @@
-r"""Chapter 3: what the ACoL paper claims, measured on synthetic creatures.
+r"""Chapter 3: what the ACoL paper claims, measured on the synthetic worlds.
 
-All networks share trunk, head and budget. What the chapter measures live is measured here by the same functions. Where
-a rule has a threshold $\tau$, each variant gets the one that is best for it on val; test is only read off.
+All networks share trunk, head and steps; iterative erasing has trunk and head twice. What the chapter measures live is
+measured here by the same functions. Where a rule has a threshold $\tau$, each variant gets the one that is best for it
+on val; test is only read off.
 """
 
 from collections.abc import Mapping
@@ -48,7 +49,7 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the erasing, the paper's
 CROP = 11 / 12  # side of the ten crops, as a share of the image's
 CHECKED = 64  # images for an identity, which holds for each of them
 
-HOLES = ("true class", "class that A predicts", "another class")  # for which A's region is erased
+HOLES = ("true class", "another class", "class that A predicts", "none: whole features")  # where A's region is erased
 
 ACCURACY = "classification accuracy"
 LEAK = "share of images in which B names the class that the hole is cut for, another than the image's"
@@ -122,7 +123,8 @@ def answers_of_b(model: ACoL, dataset: Dataset, hole: str) -> tuple[float, float
     """How often B names the image's class, and how often the class for which the hole was cut.
 
     Args:
-        hole: one of ``HOLES``; "another class" is each of the others in turn, image by image.
+        hole: one of ``HOLES``. "another class" is each of the others in turn, image by image. Without a hole, the class
+            that A predicts stands for the hole's.
     """
     device = next(model.parameters()).device
     right: list[Tensor] = []
@@ -133,8 +135,8 @@ def answers_of_b(model: ACoL, dataset: Dataset, hole: str) -> tuple[float, float
         named = maps_a.mean(dim=(2, 3)).argmax(dim=1)
         classes = maps_a.shape[1]
         other = (true + 1 + torch.arange(len(true), device=device) % (classes - 1)) % classes
-        cut_for = dict(zip(HOLES, (true, named, other), strict=True))[hole]
-        lit = normalize(maps_a[torch.arange(len(true)), cut_for])
+        cut_for = dict(zip(HOLES, (true, other, named, named), strict=True))[hole]
+        lit = normalize(maps_a[torch.arange(len(true)), cut_for]) * (hole != HOLES[-1])
         left = erase(features, lit, model.erase_threshold, model.erasing, model.slope)
         answer = model.classifier_b(left).mean(dim=(2, 3)).argmax(dim=1)
         right.append(torch.stack([answer == true, answer == cut_for], dim=1).cpu())
@@ -156,9 +158,13 @@ def measure_creatures(models: Mapping[str, nn.Module], data: Mapping[str, Datase
                 _score(found, f"{name}, {branch}", on_val[branch], on_test[branch])
                 _score_parts(found, f"{name}, {branch}", on_test[branch], test)
             _score_parts(found, f"{name}, fused", on_test["fused"], test)
-            lit = 1 - overlap(on_test["A"].maps, on_test["B"].maps)
-            found.setdefault(COMPLEMENT, {})[name] = lit
+            found.setdefault(COMPLEMENT, {})[name] = 1 - overlap(on_test["A"].maps, on_test["B"].maps)
             found.setdefault(LEAK, {})[name] = answers_of_b(model, test, "another class")[1]
+    erased_late = deepcopy(models["nothing erased"]) if "nothing erased" in models else None
+    if erased_late is not None:
+        erased_late.erase_threshold = models["ACoL"].erase_threshold
+        late = see_branches(erased_late, test)
+        found[COMPLEMENT]["nothing erased in training, erased at test"] = 1 - overlap(late["A"].maps, late["B"].maps)
     _score_labels(found, models, val, test)
     return found
 
@@ -222,7 +228,7 @@ def measure_dose(models: Mapping[str, nn.Module], data: Mapping[str, Dataset]) -
 
 
 def measure_zoo(models: Mapping[str, nn.Module], data: Mapping[str, Dataset]) -> Measurement:
-    """Both networks on images of one object, beside a Gaussian at the centre."""
+    """Both networks on images of one object."""
     found: Measurement = {CLASSIFICATION: {name: classification(model, data["test"]) for name, model in models.items()}}
     val, test = (data[f"{split}, one object"] for split in ("val", "test"))
     for name, model in models.items():
