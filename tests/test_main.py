@@ -330,6 +330,5 @@ def test_an_image_that_the_network_cannot_take_is_named(tmp_path):
 
 
 def test_the_help_names_every_paper(capsys):
-    with pytest.raises(SystemExit):
-        main(["train", "--help"])
+    assert main(["train", "--help"]) == 0
     assert ", ".join(PAPERS) in " ".join(capsys.readouterr().out.split())
