@@ -84,6 +84,8 @@ def test_evaluate_prints_json_with_the_controls(run_dir, capsys):
         "best centred box on train",
     ]  # fmt: skip
     assert all(0 <= row["gt_known"] <= 1 for row in result["localization"])
+    assert [row["name"] for row in result["max_box_acc"]] == names[:5]
+    assert all(0 <= row["max_box_acc_v2"] <= 1 for row in result["max_box_acc"])
 
 
 def test_evaluate_prints_the_scores_of_the_maps(run_dir, capsys):

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from tests.tiny_run import FAULTS, PLAIN, RECIPE, Blobs, Tiny
 from wsl_core.data import collate, load_dataset
 from wsl_core.errors import DataError, TrainingError, UsageError
+from wsl_core.metrics import MaxBoxAccEvaluator
+from wsl_core.ops import normalize
 from wsl_core.papers.cam import CAM
 from wsl_core.recipes import Recipe, get_recipe
 from wsl_core.training import (
@@ -26,6 +28,7 @@ from wsl_core.training import (
     learning_rate,
     load_run,
     localization_report,
+    max_box_acc_report,
     open_split,
     parameter_groups,
     predict,
@@ -575,6 +578,42 @@ def test_images_without_boxes_are_left_out_and_counted():
     assert rows[-1]["name"] == "full frame"  # nothing is left to choose by
     with pytest.raises(UsageError, match="blobs/val has no boxes"):
         localization_report(Looks(), Blobs(), Blobs(4, "val"), Uneven(21, "test"))
+
+
+def test_max_box_acc_is_reported_beside_the_controls():
+    rows = max_box_acc_report(Looks(), Uneven(21, "test"), batch_size=8)
+    found = {(row["name"], row["normalization"]): row for row in rows}
+    assert {row["pairs"] for row in rows} == {14}  # one image in three has no box
+    for how in ("max", "minmax"):
+        own, other = found["own map", how], found["another image's map", how]
+        assert own["max_box_acc_v1"] == 1.0
+        assert own["max_box_acc_v2"] == pytest.approx(2 / 3)  # the official box is a pixel wider: 16 of 25, not 0.7
+        assert other["max_box_acc_v1"] < 0.5 and other["max_box_acc_v2"] < 0.5
+    with pytest.raises(UsageError, match="blobs/test has no boxes"):
+        max_box_acc_report(Looks(), Blobs(4, "test"))
+
+
+def test_max_box_acc_scores_every_class_of_an_image_with_its_own_boxes():
+    class Two(Spots):
+        """Both classes in each image, each a square as large as its box; noise beside them in every other image."""
+
+        def __getitem__(self, index):
+            index = self.position(index)
+            image = torch.zeros(3, 16, 16)
+            image[0, 2:6, 2:6], image[1, 9:13, 8:12] = 1, 1
+            image[:2, 14, 14] = index % 2
+            boxes = torch.tensor([[2.0, 2, 6, 6], [8, 9, 12, 13]])
+            return {"id": str(index), "image": image, "labels": torch.ones(2), "boxes": boxes,
+                    "box_labels": torch.arange(2)}  # fmt: skip
+
+    data = Two(6, "test")
+    direct = MaxBoxAccEvaluator()
+    for sample in data:
+        maps = normalize(Looks().localize(sample["image"][None])[0], "max").detach()
+        direct.update(maps, list(sample["boxes"][:, None]))
+    row = max_box_acc_report(Looks(), data)[0]
+    assert row["pairs"] == 12 and row["max_box_acc_v2"] > 0.5
+    assert row["max_box_acc_v2"] == pytest.approx(direct.compute()["max_box_acc_v2"] / 100)
 
 
 def test_predict_keeps_order_and_leaves_gradients_to_the_caller():

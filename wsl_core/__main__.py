@@ -66,7 +66,7 @@ def train(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Score a run's maps beside the controls; print a table, or JSON."""
     from wsl_core.files import read_json
-    from wsl_core.training import load_run, localization_report, open_split
+    from wsl_core.training import load_run, localization_report, max_box_acc_report, open_split
     from wsl_core.training.evaluation import classification_scores, has_boxes
 
     run = load_run(options.run_dir)
@@ -89,11 +89,13 @@ def evaluate(options: argparse.Namespace) -> None:
         "threshold_from": "val" if options.threshold is None else "given",
         "classification": classification_scores(run.model, score_set, options.batch_size),
         "localization": [],
+        "max_box_acc": [],
     }
     if has_boxes(score_set):
         result["localization"] = localization_report(
             run.model, train_set, val_set, score_set, options.threshold, options.iou, options.batch_size
         )
+        result["max_box_acc"] = max_box_acc_report(run.model, score_set, options.batch_size)
     else:
         print("the data have no boxes: localisation is not scored.", file=sys.stderr)
     print(json.dumps(result, indent=1) if options.json else _table(result))
@@ -287,6 +289,11 @@ def _table(result: dict[str, Any]) -> str:
         shares = [row.get(key) for key in ("gt_known", "top1_localization", "top5_localization")]
         cells = "".join(f"{'' if share is None else f'{100 * share:.1f}':>10}" for share in shares)
         lines.append(f"{row['name']:28}{row.get('normalization', ''):15}{threshold:>10}{cells}".rstrip())
+    if result["max_box_acc"]:
+        lines.append(f"{'':28}{'normalised by':15}{'MaxBoxAcc':>12}{'MaxBoxAccV2':>14}")
+    for row in result["max_box_acc"]:
+        v1, v2 = (f"{100 * row[key]:.1f}" for key in ("max_box_acc_v1", "max_box_acc_v2"))
+        lines.append(f"{row['name']:28}{row['normalization']:15}{v1:>12}{v2:>14}")
     return "\n".join(lines)
 
 

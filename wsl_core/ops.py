@@ -100,9 +100,20 @@ def global_pool(
 def classification_loss(logits: Float[Tensor, "B K"], labels: Float[Tensor, "B K"], task: str) -> Float[Tensor, ""]:
     """Cross-entropy for one label an image, the multi-label soft-margin loss for several.
 
+    Args:
+        labels: multi-hot, 0 or 1.
+        task: ``"single"`` label an image or ``"multi"``.
+
+    Raises:
+        UsageError: ``labels`` have another shape than ``logits``, or the task is unknown.
+
     >>> classification_loss(torch.zeros(1, 4), torch.tensor([[1.0, 0, 0, 0]]), "single").item()  # log 4
     1.3862943649291992
     """
+    if labels.shape != logits.shape:
+        raise UsageError(f"labels: found shape {tuple(labels.shape)}; expected multi-hot {tuple(logits.shape)}.")
+    if task not in ("single", "multi"):
+        raise UsageError(f"task={task!r} is unknown; expected 'single' or 'multi'.")
     if task == "single":
         return F.cross_entropy(logits, labels.argmax(dim=1))
     return F.multilabel_soft_margin_loss(logits, labels)

@@ -126,8 +126,7 @@ class ACoL(nn.Module):
             labels: (B, K) multi-hot; maps of other classes are zero. ``None`` gives the maps of all classes. B's
                 classifier runs once for each class that any image of the batch asks for.
         """
-        maps = self.branch_maps(images, labels)
-        return torch.maximum(normalize(maps.a), normalize(maps.b))  # (3.8)
+        return self.scores_and_maps(images, labels)[1]
 
     def branch_maps(self, images: Float[Tensor, "B 3 H W"], labels: Float[Tensor, "B K"] | None = None) -> BranchMaps:
         """The raw maps of A and of B that :meth:`localize` fuses; zero for classes without a label.
@@ -141,13 +140,13 @@ class ACoL(nn.Module):
         return self._branch_maps(features, self.classifier_a(features), labels)
 
     def scores_and_maps(
-        self, images: Float[Tensor, "B 3 H W"]
+        self, images: Float[Tensor, "B 3 H W"], labels: Float[Tensor, "B K"] | None = None
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
-        """Logits and fused maps of all classes from one pass through the trunk and K through B's classifier."""
+        """A's logits, and what :meth:`localize` returns, from one pass through the trunk."""
         features = self.backbone(images)
         maps_a = self.classifier_a(features)
-        maps = self._branch_maps(features, maps_a, None)
-        return maps_a.mean(dim=(2, 3)), torch.maximum(normalize(maps.a), normalize(maps.b))
+        maps = self._branch_maps(features, maps_a, labels)
+        return maps_a.mean(dim=(2, 3)), torch.maximum(normalize(maps.a), normalize(maps.b))  # (3.8)
 
     def _branch_maps(
         self, features: Float[Tensor, "B D h w"], maps_a: Float[Tensor, "B K h w"], labels: Tensor | None

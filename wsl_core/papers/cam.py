@@ -132,9 +132,9 @@ class CAM(nn.Module):
         return self.classify(self.features(images))
 
     def scores_and_maps(
-        self, images: Float[Tensor, "B 3 H W"]
+        self, images: Float[Tensor, "B 3 H W"], labels: Float[Tensor, "B K"] | None = None
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
-        """Logits and the maps of all classes from one forward pass; the maps cost K x D multiplications a cell.
+        """Logits, and what :meth:`localize` returns, from one forward pass; maps cost K x D multiplications a cell.
 
         >>> model = CAM().eval()
         >>> logits, maps = model.scores_and_maps(torch.rand(1, 3, 96, 96))
@@ -142,7 +142,8 @@ class CAM(nn.Module):
         True
         """
         features = self.features(images)
-        return self.classify(features), class_activation_maps(features, self.classifier.weight)
+        maps = class_activation_maps(features, self.classifier.weight)
+        return self.classify(features), maps if labels is None else maps * labels[:, :, None, None]
 
     def localize(
         self, images: Float[Tensor, "B 3 H W"], labels: Float[Tensor, "B K"] | None = None
@@ -152,8 +153,7 @@ class CAM(nn.Module):
         >>> CAM(num_classes=2).localize(torch.rand(1, 3, 64, 64), torch.tensor([[1.0, 0.0]]))[0, 1].abs().max().item()
         0.0
         """
-        maps = class_activation_maps(self.features(images), self.classifier.weight)
-        return maps if labels is None else maps * labels[:, :, None, None]
+        return self.scores_and_maps(images, labels)[1]
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Float[Tensor, ""]]:
         """Classification loss of a batch with ``image`` (B, 3, H, W) and ``labels`` (B, K)."""

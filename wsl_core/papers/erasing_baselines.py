@@ -80,15 +80,14 @@ class SingleClassifier(nn.Module):
         self, images: Float[Tensor, "B 3 H W"], labels: Float[Tensor, "B K"] | None = None
     ) -> Float[Tensor, "B K h w"]:
         """Raw maps; with ``labels`` (B, K) those of other classes are zero."""
-        maps = self.scores_and_maps(images)[1]
-        return maps if labels is None else maps * labels[:, :, None, None]
+        return self.scores_and_maps(images, labels)[1]
 
     def scores_and_maps(
-        self, images: Float[Tensor, "B 3 H W"]
+        self, images: Float[Tensor, "B 3 H W"], labels: Float[Tensor, "B K"] | None = None
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
-        """Logits and raw maps of all classes from one pass."""
+        """Logits, and what :meth:`localize` returns, from one pass."""
         maps = self.classifier(self.backbone(images))  # (3.2)
-        return maps.mean(dim=(2, 3)), maps  # (3.3)
+        return maps.mean(dim=(2, 3)), maps if labels is None else maps * labels[:, :, None, None]  # (3.3)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Float[Tensor, ""]]:
         """Classification loss of a batch with ``image`` (B, 3, H, W) and ``labels`` (B, K)."""

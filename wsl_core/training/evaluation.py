@@ -11,11 +11,20 @@ from tqdm import tqdm
 
 from wsl_core.data import Batch, Dataset, Subset, collate
 from wsl_core.errors import DataError, UsageError
-from wsl_core.metrics import LocalizationEvaluator, best_centered_box, centered_boxes, fixed_box_accuracy
+from wsl_core.metrics import (
+    LocalizationEvaluator,
+    MaxBoxAccEvaluator,
+    best_centered_box,
+    centered_boxes,
+    fixed_box_accuracy,
+)
 from wsl_core.metrics.localization import has_its_boxes
-from wsl_core.ops import Grid, resize_maps
+from wsl_core.ops import Grid, normalize, resize_maps
 
-__all__ = ["Prediction", "classification_scores", "has_boxes", "localization_report", "predict", "to_device"]
+__all__ = [
+    "Prediction", "classification_scores", "has_boxes", "localization_report", "max_box_acc_report", "predict",
+    "to_device",
+]  # fmt: skip
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))  # tau, among which val chooses
 MAP_ROWS = (  # what is scored, and how it is normalised
@@ -47,42 +56,66 @@ def predict(
     batch_size: int = 64,
     device: str | torch.device | None = None,
     progress: bool = True,
+    labelled: bool = False,
 ) -> Iterator[Prediction]:
-    """Logits and raw maps of all classes for every sample, batch by batch, in the data set's order.
+    """Logits and raw maps for every sample, batch by batch, in the data set's order.
 
-    Nothing is kept, so memory stays what one batch needs. Everything yielded is on the CPU. The model is put into
-    evaluation mode, and moved to ``device`` if one is named. Images of several sizes go through it one by one, so that
-    no padding takes part in the scores; their maps are enlarged to the images' own pixels.
+    Maps are of all classes, or with ``labelled`` of those that an image is labelled with; the others are zero then.
+    That matters for models that make each class's map by itself, such as ACoL. Nothing is kept, so memory stays what
+    one batch needs. Everything yielded is on the CPU. The model is put into evaluation mode, and moved to ``device`` if
+    one is named. Images of several sizes go through it one by one, so that no padding takes part in the scores; their
+    maps are enlarged to the images' own pixels.
 
-    The model is called as ``model(images)`` and ``model.localize(images)``. Without a ``grid`` of its own, the cells of
-    its maps are taken to tile the image.
+    The model is called as ``model.scores_and_maps(images, labels)``, or if it has no such method as ``model(images)``
+    and ``model.localize(images, labels)``. Without a ``grid`` of its own, the cells of its maps are taken to tile the
+    image.
     """
+    for batch in _batches(model, dataset, batch_size, device, progress):
+        with torch.no_grad():  # ends before the yield: the caller's gradients are the caller's business
+            prediction = _predict_batch(model, batch, labelled)
+        yield prediction
+
+
+def _batches(
+    model: nn.Module, dataset: Dataset, batch_size: int, device: str | torch.device | None, progress: bool
+) -> Iterator[Batch]:
     model.eval()
     if device is not None:
         model.to(device)
     loader = DataLoader(dataset, batch_size, collate_fn=collate, generator=torch.Generator())
     title = f"{dataset.name}/{dataset.split}"
-    for batch in tqdm(loader, title, unit="batch", mininterval=0.5, disable=not progress):
-        with torch.no_grad():  # ends before the yield: the caller's gradients are the caller's business
-            prediction = _predict_batch(model, batch)
-        yield prediction
+    yield from tqdm(loader, title, unit="batch", mininterval=0.5, disable=not progress)
 
 
-def _predict_batch(model: nn.Module, batch: Batch) -> Prediction:
-    images, sizes = batch["image"].to(next(model.parameters()).device), batch["size"].tolist()
+def _predict_batch(model: nn.Module, batch: Batch, labelled: bool) -> Prediction:
+    parts = _without_padding(batch)
+    if len(parts) > 1:
+        return _together(batch, [_predict_batch(model, alone, labelled) for alone in parts])
+    device = next(model.parameters()).device
+    images, labels = batch["image"].to(device), batch["labels"].to(device) if labelled else None
+    if hasattr(model, "scores_and_maps"):
+        logits, maps = model.scores_and_maps(images, labels)  # one forward pass for both
+    else:
+        logits, maps = model(images), model.localize(images, labels)
+    return Prediction(batch, logits.float().cpu(), maps.float().cpu(), getattr(model, "grid", None))
+
+
+def _without_padding(batch: Batch) -> list[Batch]:
+    """The batch itself if all its images have one size, else each image alone, cut to its own."""
+    sizes = batch["size"].tolist()
     if all(size == sizes[0] for size in sizes):
-        if hasattr(model, "scores_and_maps"):
-            logits, maps = model.scores_and_maps(images)  # one forward pass for both
-        else:
-            logits, maps = model(images), model.localize(images)
-        return Prediction(batch, logits.float().cpu(), maps.float().cpu(), getattr(model, "grid", None))
-    alone = [
-        _predict_batch(model, {"image": images[i : i + 1, :, :h, :w], "size": batch["size"][i : i + 1]})
+        return [batch]
+    return [
+        {"image": batch["image"][i : i + 1, :, :h, :w]} | {key: batch[key][i : i + 1] for key in ("size", "labels")}
         for i, (h, w) in enumerate(sizes)
     ]
+
+
+def _together(batch: Batch, alone: list[Prediction]) -> Prediction:
+    """Predictions of single images as one of the batch, with maps at the images' own pixels."""
     logits = torch.cat([one.logits for one in alone])
-    canvas = torch.zeros(*logits.shape, *images.shape[-2:])  # (B, K, H, W)
-    for i, (h, w) in enumerate(sizes):
+    canvas = torch.zeros(*logits.shape, *batch["image"].shape[-2:])  # (B, K, H, W)
+    for i, (h, w) in enumerate(batch["size"].tolist()):
         canvas[i, :, :h, :w] = resize_maps(alone[i].maps, (h, w), alone[i].grid)[0]
     return Prediction(batch, logits, canvas, None)
 
@@ -95,13 +128,21 @@ def classification_scores(model: nn.Module, dataset: Dataset, batch_size: int = 
     Raises:
         DataError: the data set is empty.
     """
-    found = [(one.logits, one.batch["labels"]) for one in predict(model, dataset, batch_size, progress=False)]
+    found, labels = [], []
+    for batch in _batches(model, dataset, batch_size, None, progress=False):
+        found += [_logits(model, one["image"]) for one in _without_padding(batch)]
+        labels.append(batch["labels"])
     if not found:
         raise DataError(f"data set {dataset.name}/{dataset.split} is empty; there is nothing to score.")
-    logits, labels = (torch.cat(column) for column in zip(*found, strict=True))  # (N, K) each
+    logits, labels = torch.cat(found), torch.cat(labels)  # (N, K) each
     if dataset.task == "single":
         return {"accuracy": (logits.argmax(1) == labels.argmax(1)).float().mean().item()}
     return {"mean_average_precision": mean_average_precision(logits, labels)}
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K"]:
+    return model(images.to(next(model.parameters()).device)).float().cpu()
 
 
 def localization_report(
@@ -154,6 +195,38 @@ def localization_report(
     return rows
 
 
+def max_box_acc_report(model: nn.Module, dataset: Dataset, batch_size: int = 64) -> list[dict[str, Any]]:
+    r"""MaxBoxAcc and MaxBoxAccV2 of a model's maps, by the rule of wsolevaluation, beside the controls.
+
+    The rule takes the threshold that is best for the very set that is scored, one for all its images, so nothing is
+    chosen on val here. The unit is a pair of an image and a class that is present, as in :func:`localization_report`.
+
+    Returns:
+        For each row its ``name``, ``normalization`` ("max" or "minmax"), ``max_box_acc_v1`` and ``max_box_acc_v2`` in
+        [0, 1], and the number of ``pairs``.
+
+    Raises:
+        UsageError: no image has the boxes of its classes.
+    """
+    if not has_boxes(dataset):
+        raise UsageError(f"data set {dataset.name}/{dataset.split} has no boxes; localisation needs them.")
+    evaluators = {row: MaxBoxAccEvaluator() for row in MAP_ROWS}
+    pairs = 0
+    for variants, _, annotation in _map_variants(model, dataset, batch_size):
+        labels, boxes, box_labels = (annotation[key] for key in ("labels", "boxes", "box_labels"))
+        if not has_its_boxes(labels, box_labels):
+            continue
+        of_each = [boxes[box_labels == c] for c in labels.nonzero().flatten()]
+        pairs += len(of_each)
+        for (name, how), evaluator in evaluators.items():
+            evaluator.update(normalize(variants[name], how), of_each)
+    return [
+        {"name": name, "normalization": how, "pairs": pairs}
+        | {key: evaluator.compute()[key] / 100 for key in ("max_box_acc_v1", "max_box_acc_v2")}
+        for (name, how), evaluator in evaluators.items()
+    ]
+
+
 def has_boxes(dataset: Dataset) -> bool:
     """Whether any image has a box for each of its classes. Looks at samples until it finds one."""
     return any("boxes" in sample and has_its_boxes(sample["labels"], sample["box_labels"]) for sample in dataset)
@@ -170,23 +243,31 @@ def _score_maps(
     evaluators = {
         row: LocalizationEvaluator(THRESHOLDS if chosen is None else chosen[row], iou, how=row[1]) for row in MAP_ROWS
     }
+    for variants, logits, annotation in _map_variants(model, dataset, batch_size):
+        for row, evaluator in evaluators.items():
+            evaluator.add(variants[row[0]], logits, **annotation)
+    return {row: evaluator.compute() for row, evaluator in evaluators.items()}
+
+
+def _map_variants(
+    model: nn.Module, dataset: Dataset, batch_size: int
+) -> Iterator[tuple[dict[str, Float[Tensor, "P H W"]], Float[Tensor, " K"], dict[str, Tensor]]]:
+    """Image by image, in a fixed random order: its maps and those of the controls, by name; logits; annotation."""
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
     shuffled = Subset(dataset, order)
     other = _map_of_its_class(model, Subset(dataset, order[-1:]))  # the first image gets the map of the last
     if len(dataset) == 1:
         other = torch.zeros_like(other)  # there is no other image
-    for prediction in predict(model, shuffled, batch_size):
+    for prediction in predict(model, shuffled, batch_size, labelled=True):
         for maps, logits, annotation in _images(prediction):
             variants = {
                 "own map": maps,
                 "another image's map": resize_maps(other[None, None], tuple(maps.shape[-2:]))[0].expand_as(maps),
                 "centre Gaussian": _centre_gaussian(*maps.shape[-2:]).expand_as(maps),
             }
-            for row, evaluator in evaluators.items():
-                evaluator.add(variants[row[0]], logits, **annotation)
+            yield variants, logits, annotation
             if len(maps):
                 other = maps[0].clone()
-    return {row: evaluator.compute() for row, evaluator in evaluators.items()}
 
 
 def _images(
@@ -203,7 +284,9 @@ def _images(
 
 def _map_of_its_class(model: nn.Module, dataset: Dataset) -> Float[Tensor, "H W"]:
     """The map of the one image of ``dataset``, for its first class; an empty one where it shows none."""
-    ((maps, _, _),) = (image for one in predict(model, dataset, progress=False) for image in _images(one))
+    ((maps, _, _),) = (
+        image for one in predict(model, dataset, progress=False, labelled=True) for image in _images(one)
+    )
     return maps[0] if len(maps) else torch.zeros(maps.shape[-2:])
 
 

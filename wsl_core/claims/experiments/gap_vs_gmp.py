@@ -79,7 +79,7 @@ class Seen(NamedTuple):
 def see(model: nn.Module, dataset: Dataset) -> Seen:
     """The network's raw maps of the labelled classes; one class an image, images of one size."""
     columns = []
-    for batch, logits, maps, grid in predict(model, dataset, progress=False):
+    for batch, logits, maps, grid in predict(model, dataset, progress=False, labelled=True):
         labels = batch["labels"].argmax(dim=1)
         own = maps[torch.arange(len(labels)), labels][:, None]
         own = resize_maps(own, tuple(batch["image"].shape[-2:]), grid)[:, 0]
