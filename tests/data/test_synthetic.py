@@ -358,7 +358,7 @@ class TestErrors:
     def test_interventions(self):
         with pytest.raises(UsageError, match="'trunk line' is no part and no class"):
             Synthetic("val", size=16).intervene(0, remove=["dog/head", "trunk line"])
-        with pytest.raises(UsageError, match="no context to swap"):
+        with pytest.raises(UsageError, match="no water to swap"):
             Synthetic("val", "text", size=16).intervene(0, swap_context=True)
 
 
