@@ -28,6 +28,8 @@ __all__ = ["Boats"]
 
 BOAT = 0  # the position of its class
 BOAT_WITHOUT_WATER, WATER_WITHOUT_BOAT = "boat without water", "water without boat"
+# Side of a thing's box if it were a square. Small beside its context; four cells of a map at stride 8 and 96 px.
+EXTENT = (0.36, 0.54)
 MARGIN = 0.015  # between a thing and the border, in units of the frame
 FOOT = 0.08  # a thing's lowest point is at least so far below the horizon, likewise
 TRIES = 8  # places that are tried for a second thing
@@ -220,7 +222,7 @@ class Boats(World):
         things: list[Thing] = []
         for position, label in enumerate(labels):
             own = stream.child("object", position)
-            extent = own.child("extent").uniform(0.3, 0.46) * (1.0, 0.88)[len(labels) - 1]
+            extent = own.child("extent").uniform(*EXTENT) * (1.0, 0.85)[len(labels) - 1]
             others = [thing.box() for thing in things]
             things.append(_stand(_draw(label, own), extent, backdrop.waterline, own.child("place"), others))
         clutter = draw_clutter(stream.child("clutter"), self.distractors)
