@@ -42,6 +42,16 @@ class Squares(Dataset):
         return {key: value for key, value in sample.items() if key not in self.bare}
 
 
+class Pairs(Squares):
+    """Squares each of which is also labelled with the last class."""
+
+    task = "multi"
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return {**sample, "labels": sample["labels"].maximum(torch.tensor([0.0, 0.0, 1.0]))}
+
+
 class Empty(Squares):
     """Squares whose odd images have neither box nor mask, though they have a label."""
 
@@ -113,12 +123,11 @@ def test_only_some_classes() -> None:
     assert classes_kept(few) == {0: 4, 2: 3}
 
 
-def test_an_image_of_several_classes_counts_for_the_one_that_lacks_most() -> None:
-    dataset = load_dataset("synthetic", "train", world="boats", size=16, length=90, objects=2)
-    few = FewMasks(dataset, 12)
-    counts = sum(few[index]["labels"] for index in few.kept)
-    assert counts.min() >= 2 and counts.sum() == 24
-    assert all(torch.equal(few[index]["mask"], dataset[index]["mask"]) for index in few.kept)
+@pytest.mark.parametrize("seed", range(5))
+def test_an_image_of_several_classes_counts_for_the_one_that_lacks_most(seed: int) -> None:
+    """The two ants stand for ants, though each is also a cow, of which there are enough."""
+    few = FewMasks(Pairs([0, 0] + [1] * 20), 6, seed=seed)
+    assert {0, 1} <= set(few.kept)
 
 
 def test_images_that_say_nothing_keep_nothing() -> None:
