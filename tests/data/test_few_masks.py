@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.test_base import same
-from wsl_core.data import FewMasks, InMemory, Subset, load_dataset
+from wsl_core.data import FewMasks, InMemory, Subset, _check_few_masks, load_dataset
 from wsl_core.data.base import Dataset, Sample
 from wsl_core.data.few_masks import _filled
 from wsl_core.errors import UsageError
@@ -225,8 +225,11 @@ class TestErrors:
         with pytest.raises(UsageError, match=f"form is '{form}'; the data set 'squares' has no '{key}'"):
             FewMasks(Squares([0, 1], bare=(key,)), 1, form)
 
-    def test_arguments_of_load_dataset(self) -> None:
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_arguments_of_load_dataset(self, split: str) -> None:
         with pytest.raises(UsageError, match="few_masks has no argument 'share'; expected some of masks, form"):
-            load_dataset("synthetic", "train", few_masks={"share": 0.1})
-        with pytest.raises(UsageError, match="few_masks lacks 'masks'"):
-            load_dataset("synthetic", "train", few_masks={"form": "box"})
+            load_dataset("synthetic", split, few_masks={"masks": 1, "share": 0.1})
+        with pytest.raises(UsageError, match=r"few_masks is \{'form': 'box'\}; expected the arguments"):
+            load_dataset("synthetic", split, few_masks={"form": "box"})
+        with pytest.raises(UsageError, match="few_masks is 9; expected"):
+            _check_few_masks(9)

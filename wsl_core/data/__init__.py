@@ -65,6 +65,8 @@ def load_dataset(
     canvas = 96 if translate is True else translate
     if canvas:
         check_count("translate", canvas, 1, 10_000)
+    if few_masks is not None:
+        _check_few_masks(few_masks)
     if "root" in parameters:
         options["root"] = _find_root(name, root, download and "download" in parameters)
     if "download" in parameters:
@@ -72,17 +74,19 @@ def load_dataset(
     dataset = dataset_class(split, **options)
     if canvas:
         dataset = Translated(dataset, canvas)
-    return _with_few_masks(dataset, few_masks) if few_masks is not None and split == "train" else dataset
+    return FewMasks(dataset, **few_masks) if few_masks is not None and split == "train" else dataset
 
 
-def _with_few_masks(dataset: Dataset, arguments: dict[str, Any]) -> FewMasks:
+def _check_few_masks(arguments: object) -> None:
+    """Raise UsageError unless these are arguments of ``FewMasks`` by name, as a recipe or a command line gives them."""
+    if not isinstance(arguments, dict) or "masks" not in arguments:
+        raise UsageError(
+            f'few_masks is {arguments!r}; expected the arguments of FewMasks, such as {{"masks": 0.03, "form": "box"}}.'
+        )
     known = list(inspect.signature(FewMasks).parameters)[1:]
     for argument in arguments:
         if argument not in known:
             raise UsageError(f"few_masks has no argument {argument!r}; expected some of {', '.join(known)}.")
-    if "masks" not in arguments:
-        raise UsageError("few_masks lacks 'masks', the number or the share of images that keep theirs.")
-    return FewMasks(dataset, **arguments)
 
 
 def _find_root(name: str, root: str | Path | None, may_create: bool) -> Path:

@@ -21,7 +21,7 @@ class FewMasks(Dataset):
 
     The few are random but fixed, and spread evenly over the classes. An image with several classes stands for the one
     that lacks most; its mask keeps all of them. A class with too few images leaves the rest of its share to the others.
-    This is the supervision of GAIN_ext (Li et al., CVPR 2018, section 3.3).
+    This is the supervision of GAIN_ext (Li et al., CVPR 2018).
 
     Args:
         dataset: with masks or, for the form "box", with boxes.

@@ -181,7 +181,7 @@ KINDS: dict[str, tuple[Template, ...]] = {
 
 @dataclass(frozen=True)
 class Boats(World):
-    """Boats go with water: the biased boats of GAIN (Li et al., CVPR 2018, section 4.3), with a dose.
+    """Boats go with water: the biased boats of GAIN (Li et al., CVPR 2018), with a dose.
 
     Knobs: how many objects, how strong the bias is, which test set, how many distractors.
 
@@ -291,17 +291,15 @@ class Coast(Backdrop):
 
 def _waves(key: int, depth: Float[np.ndarray, " h"], size: int) -> Float[np.ndarray, "h size"]:
     """Noise in [0, 1) on a plane that runs to the horizon."""
-    table = lattice(key ^ 3, 64, 64)
+    table = lattice(key ^ 3, 64, 64)  # rows 8 to 44 and columns 15 to 49 are used
     nearness = np.maximum(depth, 0) + np.float32(0.14)
     row = np.float32(5) / nearness + 8
     across = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(1 / size) - np.float32(0.5)
     column = across * (np.float32(4.5) / nearness)[:, None] + 32  # waves are wider than they are long
     top, left = row.astype(np.int32), column.astype(np.int32)
-    down, right = (row - top)[:, None], column - left
-    top, left = top[:, None] & 63, left & 63
-    below, beside = (top + 1) & 63, (left + 1) & 63
-    upper = table[top, left] + (table[top, beside] - table[top, left]) * right
-    lower = table[below, left] + (table[below, beside] - table[below, left]) * right
+    down, right, top = (row - top)[:, None], column - left, top[:, None]
+    upper = table[top, left] + (table[top, left + 1] - table[top, left]) * right
+    lower = table[top + 1, left] + (table[top + 1, left + 1] - table[top + 1, left]) * right
     return upper + (lower - upper) * down
 
 

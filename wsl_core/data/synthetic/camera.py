@@ -40,7 +40,7 @@ SESSIONS = (
 
 @dataclass(frozen=True)
 class Camera(World):
-    """One camera in two orientations: the industrial camera of GAIN (Li et al., CVPR 2018, section 4.3), with a dose.
+    """One camera in two orientations: the industrial camera of GAIN (Li et al., CVPR 2018), with a dose.
 
     The camera looks the same upright and upside down, but for a brass socket on one side of its lens and a grey cap on
     the other. "upright" has the socket on top. In training each orientation was photographed in a session of its own:
