@@ -30,6 +30,8 @@ GOLDEN = {
     "zoo": ["e89b3e0e501279bf", "e18be0c277960dd1", "5b29eae2fdd133a1", "496222b4816bae8f"],
     "creatures": ["9715e390588ecbd3", "9fbee7222e0d6beb", "96087c31f1dca977", "0c5532d449ef70cc"],
     "text": ["5aa0abcdf77b9be6", "8f0bccb6bb7d791e", "018ea061e49a402c", "7d60ac7b1da64555"],
+    "boats": ["571efd4e9938b1cc", "4bb453a8150bb48c", "a630cfef36ea0215", "4d61dfd347950ba2"],
+    "camera": ["574b878c926415e8", "9d5c0304de06ae55", "3df7117d37d06a83", "991f25b90286566d"],
 }  # fmt: skip
 
 
@@ -101,7 +103,7 @@ class TestPixels:
         for index in range(4):
             first, second = small[index], large[index]
             assert (first["mask"] == second["mask"][1::3, 1::3]).float().mean() > 0.97
-            assert torch.allclose(first["boxes"] * 3, second["boxes"], atol=4)
+            assert torch.allclose(first["boxes"] * 3, second["boxes"], atol=6)  # a thin tip can be lost at 48 px
 
     def test_only_exact_arithmetic_makes_pixels(self):
         inexact = re.compile(
@@ -150,11 +152,11 @@ class TestAnnotations:
             sample = dataset[index]
             assert torch.equal(sample["parts"] > 0, sample["mask"] > 0)
             for value in sample["parts"].unique().tolist():
-                if value and world == "zoo":
+                if value and world in ("zoo", "boats"):
                     owner = dataset.classes.index(dataset.part_names[value - 1].split("/")[0])
                     assert (sample["mask"][sample["parts"] == value] == owner + 1).all()
 
-    @pytest.mark.parametrize("world", ["zoo", "creatures"])
+    @pytest.mark.parametrize("world", ["zoo", "creatures", "boats", "camera"])
     def test_keypoints_lie_on_their_object(self, world: str):
         dataset = Synthetic("val", world, 96)
         seen = torch.zeros(len(dataset.keypoint_names))
@@ -173,7 +175,8 @@ class TestAnnotations:
             assert cover.min() > 0.035 and cover.max() < 0.35
 
     def test_every_class_occurs_and_single_worlds_are_balanced(self):
-        for world, options in (("zoo", {"objects": 1}), ("creatures", {"species": 5}), ("text", {})):
+        single = {"zoo": {"objects": 1}, "creatures": {"species": 5}, "text": {}, "boats": {"objects": 1}, "camera": {}}
+        for world, options in single.items():
             dataset = Synthetic("val", world, 16, **options)
             rounds = 4
             counts = sum(dataset[index]["labels"] for index in range(rounds * len(dataset.classes)))
@@ -358,7 +361,7 @@ class TestErrors:
     def test_interventions(self):
         with pytest.raises(UsageError, match="'trunk line' is no part and no class"):
             Synthetic("val", size=16).intervene(0, remove=["dog/head", "trunk line"])
-        with pytest.raises(UsageError, match="no context to swap"):
+        with pytest.raises(UsageError, match="no water to swap"):
             Synthetic("val", "text", size=16).intervene(0, swap_context=True)
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from wsl_core.data.base import Batch, Dataset, InMemory, Sample, Subset, check_count, collate
+from wsl_core.data.few_masks import FewMasks
 from wsl_core.data.translated import Translated
 from wsl_core.errors import UsageError
 
 __all__ = [
-    "DATASETS", "Batch", "Dataset", "InMemory", "Sample", "Subset", "Translated", "collate", "load_dataset"
+    "DATASETS", "Batch", "Dataset", "FewMasks", "InMemory", "Sample", "Subset", "Translated", "collate", "load_dataset"
 ]  # fmt: skip
 
 # Imported when asked for. A class takes the split and, by name, what its signature lists: perhaps root and download.
@@ -28,6 +29,7 @@ def load_dataset(
     root: str | Path | None = None,
     download: bool = False,
     translate: int | bool = False,
+    few_masks: dict[str, Any] | None = None,
     **options: Any,
 ) -> Dataset:
     """Open a data set by its name.
@@ -40,6 +42,8 @@ def load_dataset(
         download: fetch what is missing into ``root``, where the data set can.
         translate: side of a grey canvas in pixels (``True`` means 96). Each image is put at a random but fixed position
             on it: see :class:`Translated`.
+        few_masks: arguments of :class:`FewMasks`, such as ``{"masks": 0.03, "form": "box"}``. It takes masks from the
+            "train" split alone: the others keep theirs, for they are there to measure.
         options: what the data set's own class takes.
 
     Raises:
@@ -56,17 +60,33 @@ def load_dataset(
     parameters = set(inspect.signature(dataset_class).parameters) - {"split"}
     for option in options:
         if option not in parameters:
-            known = ", ".join(sorted((parameters | {"translate"}) - {"root", "download"}))
+            known = ", ".join(sorted((parameters | {"translate", "few_masks"}) - {"root", "download"}))
             raise UsageError(f"option {option!r} is unknown to data set {name!r}; expected one of {known}.")
     canvas = 96 if translate is True else translate
     if canvas:
         check_count("translate", canvas, 1, 10_000)
+    if few_masks is not None:
+        _check_few_masks(few_masks)
     if "root" in parameters:
         options["root"] = _find_root(name, root, download and "download" in parameters)
     if "download" in parameters:
         options["download"] = download
     dataset = dataset_class(split, **options)
-    return Translated(dataset, canvas) if canvas else dataset
+    if canvas:
+        dataset = Translated(dataset, canvas)
+    return FewMasks(dataset, **few_masks) if few_masks is not None and split == "train" else dataset
+
+
+def _check_few_masks(arguments: object) -> None:
+    """Raise UsageError unless these are arguments of ``FewMasks`` by name, as a recipe or a command line gives them."""
+    if not isinstance(arguments, dict) or "masks" not in arguments:
+        raise UsageError(
+            f'few_masks is {arguments!r}; expected the arguments of FewMasks, such as {{"masks": 0.03, "form": "box"}}.'
+        )
+    known = list(inspect.signature(FewMasks).parameters)[1:]
+    for argument in arguments:
+        if argument not in known:
+            raise UsageError(f"few_masks has no argument {argument!r}; expected some of {', '.join(known)}.")
 
 
 def _find_root(name: str, root: str | Path | None, may_create: bool) -> Path:

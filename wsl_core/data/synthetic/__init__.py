@@ -2,7 +2,7 @@
 
 ::
 
-    names -> noise.py (random numbers) -> zoo.py, creatures.py, text.py (a Scene) -> shapes.py (a Canvas) -> a Sample
+    names -> noise.py (random numbers) -> zoo.py, boats.py, ... (a Scene) -> shapes.py (a Canvas) -> a Sample
 
 Nothing is stored and nothing is downloaded. A sample depends on the world and its revision, the knobs, the seed, the
 split and the index, and has the same pixels on every machine.
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from wsl_core.data.base import Dataset, Sample, check_count, digest, one_hot, to_float
 from wsl_core.data.synthetic.backdrop import Scene
+from wsl_core.data.synthetic.boats import Boats
+from wsl_core.data.synthetic.camera import Camera
 from wsl_core.data.synthetic.creatures import Creatures
 from wsl_core.data.synthetic.noise import Stream
 from wsl_core.data.synthetic.shapes import LARGEST, NOBODY, Canvas, Piece, Placement, Thing
@@ -27,9 +29,9 @@ from wsl_core.data.synthetic.world import World
 from wsl_core.data.synthetic.zoo import Zoo
 from wsl_core.errors import UsageError
 
-__all__ = ["Synthetic", "WORLDS", "Scene", "Zoo", "Creatures", "Text"]
+__all__ = ["Synthetic", "WORLDS", "Scene", "Zoo", "Creatures", "Text", "Boats", "Camera"]
 
-WORLDS: dict[str, type[World]] = {world.name: world for world in (Zoo, Creatures, Text)}
+WORLDS: dict[str, type[World]] = {world.name: world for world in (Zoo, Creatures, Text, Boats, Camera)}
 LENGTHS = {"train": 3000, "val": 500, "test": 500}
 
 
@@ -41,13 +43,15 @@ class Synthetic(Dataset):
 
     Args:
         split: "train", "val" or "test"; they share no sample.
-        world: "zoo", "creatures" or "text"; see ``Zoo``, ``Creatures`` and ``Text`` for what their knobs do.
+        world: "zoo", "creatures", "text", "boats" or "camera"; see ``Zoo``, ``Creatures``, ``Text``, ``Boats`` and
+            ``Camera`` for what their knobs do.
         size: side of the square pictures in pixels, 16 to 1024. The same scene at any size.
         length: number of samples; by default 3000 in "train" and 500 in the others. A longer split begins with the
             samples of a shorter one.
         seed: another seed, other samples.
-        objects, context_bias: knobs of the zoo.
+        objects, context_bias: knobs of the zoo; objects also one of the boats.
         species, concentration: knobs of the creatures.
+        bias, situation: knobs of the boats and of the camera: how the world misleads, and which of its test sets it is.
         distractors: knob of every world.
 
     Raises:
@@ -72,6 +76,8 @@ class Synthetic(Dataset):
         context_bias: Any = None,
         species: Any = None,
         concentration: Any = None,
+        bias: Any = None,
+        situation: Any = None,
         distractors: Any = None,
     ) -> None:
         check_count("size", size, 16, LARGEST)
@@ -81,6 +87,8 @@ class Synthetic(Dataset):
             "context_bias": context_bias,
             "species": species,
             "concentration": concentration,
+            "bias": bias,
+            "situation": situation,
             "distractors": distractors,
         }
         self.split = self.check_split(split)
@@ -127,10 +135,10 @@ class Synthetic(Dataset):
             hide: parts, named in the same way, that are painted over in grey. They keep their place in the annotation.
             background: the index of the sample whose background (with its distractors) is taken.
             shift: pixels by which the objects are moved to the right and down.
-            swap_context: water where there was none, and none where there was (zoo).
+            swap_context: water where there was none, and none where there was (zoo, boats).
 
         Raises:
-            UsageError: a name is no part and no class, or the world has no context to swap.
+            UsageError: a name is no part and no class, or the world has no water to swap.
 
         >>> world = Synthetic("val", world="creatures", size=32)
         >>> whole, headless = world[0], world.intervene(0, remove="head")
@@ -146,7 +154,9 @@ class Synthetic(Dataset):
             scene = scene._replace(backdrop=other.backdrop, clutter=other.clutter)
         if swap_context:
             if scene.backdrop.waterline is None:
-                raise UsageError(f"swap_context: the world {self.world.name!r} has no context to swap; use 'zoo'.")
+                raise UsageError(
+                    f"swap_context: the world {self.world.name!r} has no water to swap; use 'zoo' or 'boats'."
+                )
             scene = scene._replace(backdrop=scene.backdrop._replace(water=not scene.backdrop.water))
         move = Placement(shift[0] / self.size, shift[1] / self.size)
         things = tuple(self._change(thing, removed, hidden).put(move) for thing in scene.things)

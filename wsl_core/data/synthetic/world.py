@@ -7,9 +7,10 @@ from wsl_core.data.synthetic.backdrop import Scene
 from wsl_core.data.synthetic.noise import Stream
 from wsl_core.errors import UsageError
 
-__all__ = ["World", "balanced_class", "check_range", "check_share"]
+__all__ = ["World", "balanced_class", "check_choice", "check_range", "check_share"]
 
 MOST_DISTRACTORS = 32
+AS_TRAINED = "as trained"  # the situation of a world in which a test set is like the training set
 
 
 class World(ABC):
@@ -57,3 +58,9 @@ def check_range(knob: str, value: object, low: int, high: int) -> tuple[int, int
     if len(ends) != 2 or not all(isinstance(end, int) for end in ends) or not low <= ends[0] <= ends[1] <= high:
         raise UsageError(f"{knob} is {value!r}; expected a number from {low} to {high}, or a pair (least, most).")
     return ends
+
+
+def check_choice(knob: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise UsageError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise UsageError(f"{knob} is {value!r}; expected one of {', '.join(map(repr, choices))}.")
