@@ -27,8 +27,8 @@ def claims_table(paper: str, folder: str | Path = RECORDS) -> list[dict[str, Any
         UsageError: no such paper.
         DataError: a record cannot be read.
 
-    >>> claims_table("acol")[0]["verdict"]
-    'not tested here'
+    >>> claims_table("acol")[0]["id"]
+    'acol-conv-map-is-cam'
     """
     claims = load_register().of(paper)
     family = family_size(claims)
