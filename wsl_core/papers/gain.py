@@ -222,7 +222,7 @@ class GAIN(nn.Module):
         self, features: Float[Tensor, "B D h w"], pairs: Pairs, images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, "P H W"]:
         """The map of each pair, normalised and enlarged to the image."""
-        maps = self._attention(features.index_select(0, pairs.image), pairs.label)
+        maps = self._attention(features[pairs.image], pairs.label)
         if self.normalization != "none":
             maps = normalize(maps, self.normalization, checked=False)
         height, width = images.shape[-2:]
@@ -232,7 +232,7 @@ class GAIN(nn.Module):
         self, images: Float[Tensor, "B 3 H W"], attention: Float[Tensor, "P H W"], pairs: Pairs
     ) -> Float[Tensor, "P 3 H W"]:
         nothing = self.backbone.mean if self.fill == "mean" else torch.zeros_like(self.backbone.mean)
-        images = images.index_select(0, pairs.image)
+        images = images[pairs.image]  # unlike index_select, this keeps channels_last
         return nothing + erase(images - nothing, attention, self.threshold, "soft", self.slope)  # (4.3), (4.4)
 
     def _masked_scores(self, masked: Float[Tensor, "P 3 H W"], pairs: Pairs) -> Float[Tensor, " P"]:
