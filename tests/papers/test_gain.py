@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.papers.gain_gradients import gradients
-from wsl_core.backbones import BACKBONES
+from wsl_core.backbones import BACKBONES, from_resnet
 from wsl_core.data import load_dataset
 from wsl_core.errors import DataError, UsageError
 from wsl_core.ops import normalize, resize_maps
@@ -140,6 +141,12 @@ def test_masked_images_by_hand(normalization):
         lost = 1 / (1 + torch.exp(-5.0 * (attention - 0.3)))
         expected.append((IMAGES[i] - model.backbone.mean[0]) * (1 - lost) + model.backbone.mean[0])
     torch.testing.assert_close(model.masked_images(IMAGES, SEVERAL), torch.stack(expected))
+
+
+def test_masked_images_keep_their_memory_layout():
+    """Without it the second pass would be several times slower on a CPU."""
+    images = IMAGES.to(memory_format=torch.channels_last)
+    assert trained_looking().masked_images(images, SEVERAL).is_contiguous(memory_format=torch.channels_last)
 
 
 # ---- the mining loss, (4.5) and (4.6)
@@ -412,6 +419,16 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
     assert two.keys() == one.keys()
     for name, gradient in one.items():
         torch.testing.assert_close(two[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_every_parameter_takes_part_in_every_step(monkeypatch):
+    """Also where the trunk brings ImageNet's classifier along, and no image has a label."""
+    trunk = from_resnet(torchvision.models.resnet18(num_classes=5))
+    assert trunk.classifier is not None
+    monkeypatch.setattr("wsl_core.papers.gain.build_backbone", lambda *_: trunk)
+    model = GAIN(num_classes=3, task="multi")
+    model.losses(batch(torch.zeros(4, 3)))["total"].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_the_loop_trains_gain_ext_and_finds_it_again(tmp_path):

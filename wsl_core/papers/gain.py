@@ -257,8 +257,8 @@ class GAIN(nn.Module):
         if mask.shape[-2:] != sides:
             raise DataError(f"mask {tuple(mask.shape)}: expected a mask of the images' own {sides} pixels.")
         known = mask != IGNORE
-        target = mask.index_select(0, pairs.image) == pairs.label[:, None, None] + 1  # H^c
-        errors = attention_error(attention, target, known.index_select(0, pairs.image))
+        target = mask[pairs.image] == pairs.label[:, None, None] + 1  # H^c
+        errors = attention_error(attention, target, known[pairs.image])
         return _mean_over_images(errors, pairs, known.flatten(1).any(dim=1) & batch["labels"].any(dim=1))
 
 
