@@ -32,9 +32,14 @@ def test_the_papers_numbers():
     assert recipe.multipliers["new_bias"] == 2.0
 
 
+def test_the_numbers_of_gain():
+    recipe = get_recipe("gain", "folder", "paper")
+    assert (recipe.optimizer, recipe.batch_size, recipe.lr, recipe.epochs) == ("sgd", 1, 1e-5, 35)
+
+
 def test_an_unknown_paper_names_those_that_have_recipes():
-    with pytest.raises(UsageError, match=r"paper 'gain' has no recipe; expected one of cam"):
-        get_recipe("gain", "synthetic", "book")
+    with pytest.raises(UsageError, match=r"paper 'anchornet' has no recipe; expected one of cam"):
+        get_recipe("anchornet", "synthetic", "book")
 
 
 def test_an_unknown_recipe_lists_the_known():

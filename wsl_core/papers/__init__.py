@@ -12,6 +12,7 @@ __all__ = ["PAPERS", "build_model", "model_class"]
 PAPERS = {  # name: file and class
     "cam": "cam.CAM",
     "acol": "acol.ACoL",
+    "gain": "gain.GAIN",
     "single_classifier": "erasing_baselines.SingleClassifier",
     "hide_and_seek": "erasing_baselines.HideAndSeek",
     "iterative_erasing": "erasing_baselines.IterativeErasing",
