@@ -180,11 +180,11 @@ class GAIN(nn.Module):
         return self._attention_of_classes(features, labels)
 
     def scores_and_maps(
-        self, images: Float[Tensor, "B 3 H W"]
+        self, images: Float[Tensor, "B 3 H W"], labels: Float[Tensor, "B K"] | None = None
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
-        """Logits and the attention maps of all classes from one pass through the trunk."""
+        """Logits, and what :meth:`localize` returns, from one pass through the trunk."""
         features = self.backbone(images)
-        return self.classify(features), self._attention_of_classes(features.detach(), None)
+        return self.classify(features), self._attention_of_classes(features.detach(), labels)
 
     def masked_images(self, images: Float[Tensor, "B 3 H W"], labels: Float[Tensor, "B K"]) -> Float[Tensor, "P 3 H W"]:
         r"""$I^{*c}$, what is left of an image without the evidence of class c, for all pairs in ``labels.nonzero()``.
