@@ -163,11 +163,9 @@ def expansion_loss(
 ) -> Float[Tensor, ""]:
     r"""Present classes and the background should cover some of the image, absent classes nothing.
 
-    $$-\frac{1}{|P|}\sum_{c \in P} \log G_c(d_+) - \frac{1}{|A|}\sum_{c \in A} \log(1 - G_c(d_-))
-    - \log G_{bg}(d_{bg})$$
-
-    with P the present and A the absent classes of an image and G :func:`rank_pool` of their probabilities; the mean
-    over images. A sum over no class is 0.
+    $-\frac{1}{|P|}\sum_{c \in P} \log G_c(d_+) - \frac{1}{|A|}\sum_{c \in A} \log(1 - G_c(d_-)) -
+    \log G_{bg}(d_{bg})$ with P the present and A the absent classes of an image and G :func:`rank_pool` of their
+    probabilities; the mean over images. A sum over no class is 0.
 
     Args:
         probabilities: as :func:`floored_softmax` makes them; of a 0 or a 1 the logarithm may be infinite.

@@ -2,12 +2,9 @@ r"""The fully connected conditional random field: masks that follow the image's 
 
 Krähenbühl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, NIPS 2011. Every pixel
 is tied to every other, strongly where they are close and of like colour. Mean-field inference repeats
-
-$$Q_i(l) \propto p_i(l) \exp\Big(\sum_m w_m \sum_j \bar k_m(f_i, f_j)\, Q_j(l)\Big),\qquad
-\bar k(f_i, f_j) = \frac{k(f_i, f_j)}{\sqrt{\sum_n k(f_i, f_n)}\sqrt{\sum_n k(f_j, f_n)}}$$
-
-with the Potts model, a Gaussian kernel of position and one of position and colour. As in the authors' code, the sum
-over j includes i.
+$Q_i(l) \propto p_i(l) \exp(\sum_m w_m \sum_j \bar k_m(f_i, f_j)\, Q_j(l))$ with the Potts model, a Gaussian kernel of
+position and one of position and colour, and $\bar k(f_i, f_j) = k(f_i, f_j) / (n_i n_j)^{1/2}$ with
+$n_i = \sum_j k(f_i, f_j)$. As in the authors' code, the sums over j include i.
 """
 
 from collections import deque
