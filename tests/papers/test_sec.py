@@ -95,6 +95,14 @@ def test_the_losses_are_those_of_the_cells_and_total_is_their_sum():
     torch.testing.assert_close(losses["constrain"], boundary_loss(probabilities, refined))
 
 
+def test_at_stride_8_the_crf_is_shrunk_by_12(monkeypatch):
+    asked = []
+    note = lambda image, given, backend, parameters: asked.append(parameters) or given  # noqa: E731
+    monkeypatch.setattr("wsl_core.papers.sec.dense_crf", note)
+    small().losses(BATCH)
+    assert asked == [PARAMETERS["sec"].shrunk(12)]
+
+
 def test_at_41_cells_the_decays_are_the_papers():
     assert small()._decays((41, 41)) == DECAYS
 
