@@ -11,7 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from wsl_core.data.images import MAX_PIXELS, read_image, read_mask, read_pixels, shrink_image, shrink_mask
+from wsl_core.data.images import (
+    MAX_PIXELS,
+    read_image,
+    read_mask,
+    read_pixels,
+    shrink_image,
+    shrink_mask,
+    voc_palette,
+    write_mask,
+)
 from wsl_core.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("error")  # no warning of Pillow's or of an unclosed file
@@ -211,6 +220,24 @@ def test_masks_keep_raw_values(tmp_path: Path) -> None:
     grey.convert("RGB").save(tmp_path / "colour.png")
     with pytest.raises(DataError, match=r"colour\.png: mode RGB"):
         read_mask(tmp_path / "colour.png")
+
+
+def test_written_masks_are_read_back_with_vocs_colours(tmp_path: Path) -> None:
+    mask = torch.arange(256).view(8, 32)
+    write_mask(tmp_path / "folder" / "mask.png", mask)
+    assert torch.equal(read_mask(tmp_path / "folder" / "mask.png"), mask)
+    colours = read_pixels(tmp_path / "folder" / "mask.png").flatten(1).T.tolist()
+    assert colours == voc_palette().tolist() and len({tuple(colour) for colour in colours}) == 256
+    assert colours[15] == [192, 128, 128] and colours[20] == [0, 64, 128]  # VOC's person and tvmonitor
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["mask.png"]
+
+
+@pytest.mark.parametrize("wrong", [-1, 256])
+def test_masks_that_do_not_fit_are_refused_and_write_nothing(tmp_path: Path, wrong: int) -> None:
+    write_mask(tmp_path / "mask.png", torch.ones(2, 2, dtype=torch.int64))
+    with pytest.raises(DataError, match=r"found values from -?\d+ to -?\d+; expected 0 to 255 for .*mask\.png"):
+        write_mask(tmp_path / "mask.png", torch.tensor([[0, wrong]]))
+    assert read_mask(tmp_path / "mask.png").tolist() == [[1, 1], [1, 1]]
 
 
 def test_shrinking_keeps_proportions_and_small_images() -> None:

@@ -16,8 +16,12 @@ from torch.nn.functional import interpolate
 
 from wsl_core.data.base import to_float
 from wsl_core.errors import DataError
+from wsl_core.files import atomic_write
 
-__all__ = ["MAX_PIXELS", "read_image", "read_pixels", "read_mask", "shrink_image", "shrink_mask", "shrunk_size"]
+__all__ = [
+    "MAX_PIXELS", "read_image", "read_pixels", "read_mask", "write_mask", "voc_palette", "shrink_image", "shrink_mask",
+    "shrunk_size",
+]  # fmt: skip
 
 MAX_PIXELS = 89_000_000  # just below the size at which Pillow suspects a decompression bomb
 
@@ -86,6 +90,40 @@ def read_mask(path: str | Path) -> Int[Tensor, "H W"]:
         if image.mode not in ("P", "L", "1"):
             raise DataError(f"{path}: mode {image.mode}; a mask has a palette, greys, or black and white. Convert it.")
         return torch.from_numpy(np.array(image)).to(torch.int64)
+
+
+def write_mask(path: str | Path, mask: Integer[Tensor, "H W"]) -> None:
+    """Write a mask as a PNG with VOC's palette, which :func:`read_mask` reads back; a reader never sees half of it.
+
+    Raises:
+        DataError: a value is not in 0 to 255.
+        OSError: the folder cannot be written.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "mask.png"
+    >>> write_mask(path, torch.tensor([[0, 1], [2, 255]]))
+    >>> read_mask(path).tolist(), read_image(path)[:, 0, 1].tolist()  # class 1 is dark red
+    ([[0, 1], [2, 255]], [0.501960813999176, 0.0, 0.0])
+    """
+    values = mask.cpu().numpy()
+    if ((values < 0) | (values > 255)).any():
+        raise DataError(f"mask: found values from {values.min()} to {values.max()}; expected 0 to 255 for {path}.")
+    image = Image.fromarray(values.astype(np.uint8))
+    image.putpalette(voc_palette().tobytes())
+    with atomic_write(path) as file:
+        image.save(file, "png")
+
+
+def voc_palette() -> UInt8[np.ndarray, "256 3"]:
+    """The colours of PASCAL VOC's masks: bits 0, 3 and 6 of a label are the highest of red, bits 1, 4, 7 of green, ...
+
+    >>> voc_palette()[[0, 1, 2, 255]].tolist()
+    [[0, 0, 0], [128, 0, 0], [0, 128, 0], [224, 224, 192]]
+    """
+    labels = np.arange(256)[:, None]
+    channels = np.arange(3)
+    colours = sum(((labels >> (3 * place + channels)) & 1) << (7 - place) for place in range(3))
+    return colours.astype(np.uint8)
 
 
 def shrunk_size(height: int, width: int, max_side: int | None) -> tuple[int, int]:

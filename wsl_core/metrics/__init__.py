@@ -11,6 +11,7 @@ from wsl_core.metrics.localization import (
     pointing_hits,
 )
 from wsl_core.metrics.pixels import PixelEvaluator
+from wsl_core.metrics.segmentation import SegmentationEvaluator
 from wsl_core.metrics.statistics import (
     Interval,
     bootstrap_interval,
@@ -26,6 +27,7 @@ __all__ = [
     "LocalizationEvaluator",
     "MaxBoxAccEvaluator",
     "PixelEvaluator",
+    "SegmentationEvaluator",
     "best_centered_box",
     "best_iou_curves",
     "best_ious",

@@ -16,6 +16,7 @@ PAPERS = {  # name: file and class
     "single_classifier": "erasing_baselines.SingleClassifier",
     "hide_and_seek": "erasing_baselines.HideAndSeek",
     "iterative_erasing": "erasing_baselines.IterativeErasing",
+    "sec": "sec.SEC",
 }
 
 

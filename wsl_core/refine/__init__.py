@@ -1,0 +1,5 @@
+"""Maps made to follow the image."""
+
+from wsl_core.refine.crf import PARAMETERS, CRFParameters, dense_crf, dense_crf_many
+
+__all__ = ["PARAMETERS", "CRFParameters", "dense_crf", "dense_crf_many"]
