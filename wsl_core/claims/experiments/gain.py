@@ -114,7 +114,7 @@ def mask_iou(val: Seen, test: Seen, how: str = "max") -> float:
     return float(on_test[on_val.argmax()])
 
 
-def _pooled_ious(curves: Mapping[str, Sequence[float]]) -> Float[np.ndarray, " T"]:
+def _pooled_ious(curves: Mapping[str, Any]) -> Float[np.ndarray, " T"]:
     """TP / (TP + FP + FN) at every threshold, from TP / (TP + FN) and TP / (TP + FP)."""
     coverage, precision = (np.asarray(curves[f"{name}_curve"]) for name in ("coverage", "precision"))
     union = coverage + precision - coverage * precision  # times TP, divided by both denominators
@@ -289,7 +289,7 @@ def boats_data(recipe: Recipe) -> dict[str, Dataset]:
 # The camera: another viewpoint, another background -----------------------------------------------------------------
 
 
-def boxed(boxes: Sequence[Float[Tensor, "M 4"]], height: int, width: int) -> Bool[Tensor, "N H W"]:
+def boxed(boxes: Sequence[Float[Tensor, "_ 4"]], height: int, width: int) -> Bool[Tensor, "N H W"]:
     """The pixels whose centres lie in any box of their image.
 
     >>> boxed([torch.tensor([[1.0, 0.0, 3.0, 1.0]])], 2, 3).int().tolist()
