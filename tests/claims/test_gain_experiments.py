@@ -149,12 +149,25 @@ def test_each_image_is_masked_by_its_own_map(model, creatures, monkeypatch):
             torch.testing.assert_close(scores[i : i + 1], model(image))
 
 
+def test_every_image_needs_its_map(model, creatures):
+    with pytest.raises(UsageError, match="maps: found 5; expected one for each of the 6 images"):
+        chapter.masked_scores(model, creatures, torch.rand(5, 48, 48))
+
+
 def test_under_other_masks_than_its_own_all_networks_see_the_same_images(model, creatures):
     torch.manual_seed(1)
     classifier = see(build_model("cam", width=4).eval(), creatures)
     own, its, others = chapter.whose_masks(see(model, creatures), classifier).values()
     assert torch.equal(its, classifier.maps) and not torch.equal(own, its)
     assert torch.equal(others[1:], its[:-1]) and torch.equal(others[0], its[-1])
+
+
+def test_the_classifier_is_measured_under_its_own_mask_and_part_by_part(model, creatures):
+    found = chapter.measure_creatures({"classifier": model}, {"val": creatures, "test": creatures})
+    masked = found[chapter.MASKED]
+    assert masked["classifier, own mask"] == masked["classifier, the classifier's mask"]
+    parts = [found[chapter.COVERAGE][f"classifier, {part}"] for part in chapter.PARTS]
+    assert min(parts) <= found[chapter.COVERAGE]["classifier"] <= max(parts)
 
 
 # Boats -------------------------------------------------------------------------------------------------------------
@@ -284,6 +297,11 @@ def test_the_networks_differ_in_what_their_names_say():
     few = get_experiment("gain-few-masks").recipes("book")
     for name in ("classifier", "GAIN", "GAIN_ext, 5 % masks"):
         assert few[name].identity() == recipes[name].identity()
+    for share in (0.01, 0.02, 0.05, 0.1):
+        guided = few[f"GAIN_ext, {round(100 * share)} % masks"]
+        assert guided.data == gain.data | {"few_masks": {"masks": share}}
+        assert guided.model == {"attention_weight": 10.0, "mining_weight": 1.0}  # the paper's
+        assert guided.identity() | {"data": gain.data, "model": {}} == gain.identity()
     for name in ("ACoL", "iterative erasing"):  # trained for chapter 3
         assert recipes[name].identity() == get_experiment("acol-creatures").recipes("book")[name].identity()
 
@@ -292,6 +310,7 @@ def test_masks_of_boats_are_as_many_as_their_name_says():
     recipes = get_experiment("gain-boats").recipes("smoke")
     counts = {name: recipe.data["few_masks"]["masks"] for name, recipe in recipes.items() if "few_masks" in recipe.data}
     assert counts == {f"GAIN_ext, {n} masks": n for n in (9, 23, 78)} | {"78 masks without mining": 78}
+    assert recipes["78 masks without mining"].model == {"attention_weight": 10.0, "mining_weight": 0.0}
     train = open_split(recipes["GAIN_ext, 9 masks"].replace(images=None, data={"size": 16}), "train")
     assert len(train.kept) == 9
     assert all(train[i]["labels"][train.classes.index("boat")] for i in train.kept)

@@ -148,6 +148,10 @@ def without_the_attended(
     Args:
         maps: raw, at the images' own pixels; each is divided by its maximum. A flat map removes nothing that counts.
         nothing: the colour; the mean that trunks subtract is nothing to them.
+
+    >>> images, maps = torch.ones(1, 3, 1, 2), torch.tensor([[[1.0, 2.0]]])
+    >>> without_the_attended(images, maps, torch.zeros(1, 3, 1, 1))[0, 0, 0, 0].item()  # half the maximum: half is left
+    0.5
     """
     return nothing + erase(images - nothing, normalize(maps, "max"), how="soft", **REMOVED)
 
@@ -156,12 +160,17 @@ def without_the_attended(
 def masked_scores(model: nn.Module, dataset: Dataset, maps: Float[Tensor, "N H W"]) -> Float[Tensor, "N K"]:
     """Logits for what :func:`without_the_attended` leaves of each image, with one map an image.
 
+    Raises:
+        UsageError: there are more or fewer maps than images.
+
     >>> from wsl_core.data import load_dataset
     >>> from wsl_core.papers.gain import GAIN
     >>> creatures = load_dataset("synthetic", "val", world="creatures", size=32, length=2)
     >>> masked_scores(GAIN(width=4), creatures, torch.rand(2, 32, 32)).shape
     torch.Size([2, 8])
     """
+    if len(maps) != len(dataset):
+        raise UsageError(f"maps: found {len(maps)}; expected one for each of the {len(dataset)} images.")
     model.eval()
     device = next(model.parameters()).device
     mean = torch.tensor(IMAGENET[0], device=device).view(1, 3, 1, 1)
@@ -175,7 +184,8 @@ def whose_masks(own: Seen, classifier: Seen) -> dict[str, Float[Tensor, "N H W"]
     """The maps by which images are masked, by name.
 
     Under the classifier's mask, and under those of other images, all networks get the very same pictures: what they
-    answer there differs by what they have learnt, and not by what they attend to.
+    answer there differs by what they have learnt, and not by what they attend to. Another image's mask is that of
+    the image before it, for the first image that of the last.
     """
     return dict(zip(MASKS, (own.maps, classifier.maps, classifier.maps.roll(1, 0)), strict=True))
 
@@ -227,7 +237,7 @@ def _accuracy(logits: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> float:
 
 
 def boat_logits(model: nn.Module, dataset: Dataset) -> tuple[Float[Tensor, " N"], Bool[Tensor, " N"]]:
-    """The logit of the class boat in every image, and whether there is one."""
+    """The logit of the class boat for every image, and whether the image shows one."""
     column = dataset.classes.index(BOAT)
     model.eval()
     device = next(model.parameters()).device
@@ -381,7 +391,9 @@ EXPERIMENTS = (
         dataset="synthetic",
         scope="synthetic",
         variants=_on(
-            {"world": "boats"},
+            # Seen on val: with 0.9 the plain classifier seldom takes water for a boat, with 0.97 it is nearly always
+            # wrong on both of the paper's test sets. Between them there is room for change in either direction.
+            {"world": "boats", "bias": 0.95},
             {
                 "classifier": CLASSIFIER,
                 "GAIN": {},
