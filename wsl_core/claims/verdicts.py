@@ -118,7 +118,7 @@ def family_size(claims: Iterable[Claim]) -> int:
     """How many comparisons of variants these claims plan; give it all claims of one paper.
 
     >>> from wsl_core.claims.register import load_register
-    >>> family_size(load_register().of("gain"))  # nothing planned yet
+    >>> family_size(load_register().of("anchornet"))  # nothing planned yet
     0
     """
     return sum(len(claim.comparison.baselines) for claim in claims if claim.subtracts)
