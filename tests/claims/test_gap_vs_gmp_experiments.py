@@ -72,8 +72,9 @@ class Sum(nn.Module):
     def forward(self, images):
         return self.localize(images).sum(dim=(2, 3)) + 1
 
-    def localize(self, images):
-        return images[:, :2] * self.weight[:, None, None]
+    def localize(self, images, labels=None):
+        maps = images[:, :2] * self.weight[:, None, None]
+        return maps if labels is None else maps * labels[:, :, None, None]
 
 
 # What a network sees -----------------------------------------------------------------------------------------------
