@@ -37,6 +37,12 @@ def test_the_numbers_of_gain():
     assert (recipe.optimizer, recipe.batch_size, recipe.lr, recipe.epochs) == ("sgd", 1, 1e-5, 35)
 
 
+def test_the_numbers_of_gains_second_stage():
+    recipe = get_recipe("sec", "folder", "paper")
+    assert (recipe.optimizer, recipe.steps, recipe.batch_size, recipe.augment["crop"]) == ("sgd", 8_000, 15, 321)
+    assert (recipe.lr, recipe.schedule, recipe.step_size, recipe.step_gamma) == (1e-3, "step", 2_000, 0.1)
+
+
 def test_an_unknown_paper_names_those_that_have_recipes():
     with pytest.raises(UsageError, match=r"paper 'anchornet' has no recipe; expected one of cam"):
         get_recipe("anchornet", "synthetic", "book")

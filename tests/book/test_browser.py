@@ -158,6 +158,13 @@ def test_every_control_has_a_name_and_says_its_state(driver: Chrome, stick: str,
     assert level.get_attribute("aria-valuetext") == "low"
 
 
+def test_no_equation_is_an_error_message(driver: Chrome, stick: str, built: Built) -> None:
+    wrong = "return [...document.querySelectorAll('[data-mjx-error]')].map((one) => one.dataset.mjxError)"
+    for page in book_pages(built.html):
+        browser.open_page(driver, f"{stick}/{page}")
+        assert driver.execute_script(wrong) == [], page
+
+
 def test_math_in_a_widget_label_is_typeset(driver: Chrome, stick: str) -> None:
     open_widgets(driver, stick)
     WebDriverWait(driver, 10).until(lambda _: driver.find_elements(By.CSS_SELECTOR, ".widget-label mjx-container"))

@@ -12,12 +12,14 @@ from wsl_core.claims.experiments import get_experiment
 from wsl_core.claims.experiments.gap_vs_gmp import Seen, see
 from wsl_core.claims.register import load_register
 from wsl_core.data import Dataset, InMemory, load_dataset
+from wsl_core.data.masked import WithMasks
 from wsl_core.data.synthetic.world import AS_TRAINED
 from wsl_core.errors import DataError, UsageError
-from wsl_core.ops import Grid
+from wsl_core.ops import Grid, resize_maps
 from wsl_core.papers import build_model
 from wsl_core.papers.gain import GAIN
 from wsl_core.recipes import get_recipe
+from wsl_core.segmentation import seed_cues
 from wsl_core.training import open_split
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,8 +58,8 @@ def test_auc_needs_both_sides():
 
 def test_mean_auc_is_over_the_classes_that_occur():
     labels = torch.tensor([0, 0, 2, 2])
-    logits = torch.tensor([[2.0, 9, 0], [1, 9, 0], [0, -9, 0], [3, -9, 1]])
-    assert chapter.mean_auc(logits, labels) == pytest.approx((2 / 4 + 3 / 4) / 2)
+    logits = torch.tensor([[2.5, -99, 0], [1, -99, 0], [0, -99, 0], [3, -99, 1]])  # who leads by more is more probable
+    assert chapter.mean_auc(logits, labels) == (3 / 4 + 3 / 4) / 2
     assert chapter.mean_auc(logits.flip(0), labels.flip(0)) == chapter.mean_auc(logits, labels)
 
 
@@ -99,7 +101,8 @@ def test_the_shares_of_a_partition_add_up_and_negative_evidence_is_none():
     )
     torch.testing.assert_close(chapter.attention_share(maps, left), chapter.attention_share(maps.relu() * 9, left))
     assert chapter.attention_share(torch.full((1, 6, 6), 2.0), left[:1]).item() == pytest.approx(1 / 3)
-    assert chapter.attention_share(torch.full((1, 6, 6), -1.0), left[:1]).item() == 0
+    # a map without evidence points nowhere, as one that is the same everywhere
+    assert chapter.attention_share(torch.full((1, 6, 6), -1.0), left[:1]).item() == pytest.approx(1 / 3)
 
 
 def test_the_share_of_a_broken_map_is_refused():
@@ -163,8 +166,12 @@ def test_under_other_masks_than_its_own_all_networks_see_the_same_images(model, 
 
 
 def test_the_classifier_is_measured_under_its_own_mask_and_part_by_part(model, creatures):
-    found = chapter.measure_creatures({"classifier": model}, {"val": creatures, "test": creatures})
-    masked = found[chapter.MASKED]
+    data = {"val": creatures, "test": creatures, "without heads": creatures}
+    found = chapter.measure_creatures({"classifier": model}, data)
+    masked, lost, whole = (found[name] for name in (chapter.MASKED, chapter.LOST, chapter.ACCURACY))
+    assert found[chapter.HEADLESS] == {"classifier": 0.0}  # here they are the same images
+    for name, value in masked.items():
+        assert lost[name] == whole["classifier"] - value
     assert masked["classifier, own mask"] == masked["classifier, the classifier's mask"]
     parts = [found[chapter.COVERAGE][f"classifier, {part}"] for part in chapter.PARTS]
     assert min(parts) <= found[chapter.COVERAGE]["classifier"] <= max(parts)
@@ -242,8 +249,105 @@ def test_overall_is_the_mean_of_the_two_biased_sets_and_auc_is_between_them():
     accuracy = found[chapter.BOAT_ACCURACY]
     assert [accuracy[f"GAIN, {role}"] for role in (*chapter.BIASED, "overall", AS_TRAINED)] == [1, 0, 0.5, 0.5]
     assert [accuracy[f"classifier, {role}"] for role in (*chapter.BIASED, "overall", AS_TRAINED)] == [0, 1, 0.5, 0.5]
+    assert (
+        accuracy["GAIN, the worse of both"] == accuracy["classifier, the worse of both"] == 0
+    )  # always or never a boat
     assert [accuracy[f"GAIN minus classifier, {role}"] for role in chapter.BIASED] == [1, -1]
-    assert found[chapter.BOAT_AUC] == pytest.approx(dict.fromkeys(found[chapter.BOAT_AUC], 0.5))
+    aucs = found[chapter.BOAT_AUC]
+    assert all(value == (0.0 if "minus" in name else 0.5) for name, value in aucs.items())
+    assert "chance" in aucs
+
+
+def test_aucs_hold_each_situation_against_what_was_trained():
+    seen = {
+        AS_TRAINED: (torch.tensor([3.0, 0.0]), torch.tensor([True, False])),
+        chapter.BIASED[0]: (torch.tensor([-1.0, 1.0]), torch.tensor([True, True])),  # boats without water
+        chapter.BIASED[1]: (torch.tensor([4.0, 2.0, -2.0, -3.0]), torch.zeros(4, dtype=torch.bool)),
+    }
+    expected = {AS_TRAINED: 1.0, chapter.BIASED[0]: 0.5, chapter.BIASED[1]: 0.75, "overall": 0.5}
+    assert chapter.boat_aucs(seen) == expected
+    shifted = {situation: (logits - 9, boat) for situation, (logits, boat) in seen.items()}
+    assert chapter.boat_aucs(shifted) == expected
+
+
+def test_ranks_do_not_depend_on_what_all_classes_of_an_image_have_in_common():
+    logits, labels = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 4
+    common = 5 * torch.randn(30, 1, generator=torch.Generator().manual_seed(1))
+    assert chapter.mean_auc(logits + common, labels) == pytest.approx(chapter.mean_auc(logits, labels))
+
+
+# Segmentation ------------------------------------------------------------------------------------------------------
+
+
+def test_cues_are_those_of_the_labelled_class_at_the_images_pixels(model, creatures):
+    for cues, sample in zip(chapter.cues_from(model, creatures), creatures, strict=True):
+        with torch.no_grad():
+            own = model.localize(sample["image"][None])
+        large = resize_maps(own, (48, 48), model.grid)[0]
+        assert torch.equal(cues, seed_cues(large, sample["labels"]))
+        assert set(cues.unique().tolist()) <= {0, int(sample["labels"].argmax()) + 1, 255}
+
+
+class Masks(Coast):
+    """Samples that are no more than a mask."""
+
+    def __init__(self, *masks):
+        self.masks = [torch.tensor([mask]) for mask in masks]
+
+    def __len__(self):
+        return len(self.masks)
+
+    def __getitem__(self, index):
+        return {"id": str(index), "mask": self.masks[index]}
+
+
+def test_cues_are_right_where_they_agree_with_the_mask_and_nothing_is_wrong_where_none_is():
+    cues = [torch.tensor([[1, 255, 1, 0]]), torch.tensor([[255, 255, 255, 1]])]  # the last pixel is nobody's
+    found = chapter.right_cues(cues, Masks([1, 1, 0, 0], [2, 2, 2, 255]))
+    assert found == {chapter.CUES: 2 / 3, chapter.CUED: 1 / 5}
+
+
+def test_no_cues_at_all_are_no_division_by_zero():
+    nothing = torch.full((1, 2), 255)
+    assert chapter.right_cues([nothing], Masks([255, 255])) == {chapter.CUES: 0.0, chapter.CUED: 0.0}
+
+
+def test_sec_learns_from_the_cues_and_not_from_the_masks(creatures):
+    """The same cues on other masks train the same network; other cues another; masks in the place of cues a third."""
+    few = InMemory(creatures)
+    hidden = WithMasks(few, [torch.full((48, 48), 255) for _ in range(len(few))])
+    left, right = ([torch.full((48, 48), label) for _ in range(len(few))] for label in (0, 1))
+    weights = [
+        torch.cat([p.flatten() for p in chapter.segmenter(data, cues, seed=0).parameters()]).detach()
+        for data, cues in ((few, left), (hidden, left), (few, right), (few, None))
+    ]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[3])
+
+
+def test_a_network_that_says_the_truth_has_miou_1_without_a_crf(creatures):
+    class Truth(nn.Module):
+        grid = Grid(stride=1, first=0.5)
+
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Parameter(torch.zeros(1))
+
+        def segment(self, images):
+            masks = torch.stack([sample["mask"] for sample in creatures])
+            return 50 * nn.functional.one_hot(masks, len(creatures.classes) + 1).permute(0, 3, 1, 2).float()
+
+    scores = chapter.segmentation_scores(Truth(), creatures)
+    assert scores["without CRF"]["miou"] == 1.0
+    assert scores["with CRF"]["images"] == len(creatures)
+
+
+def test_the_networks_behind_sec_are_those_of_the_other_experiments():
+    behind = get_experiment("gain-segmentation").recipes("book")
+    for experiment in ("gain-creatures", "gain-few-masks"):
+        for name, recipe in get_experiment(experiment).recipes("book").items():
+            if name in behind:
+                assert behind[name].identity() == recipe.identity()
 
 
 # Experiments and register ------------------------------------------------------------------------------------------
@@ -302,6 +406,9 @@ def test_the_networks_differ_in_what_their_names_say():
         assert guided.data == gain.data | {"few_masks": {"masks": share}}
         assert guided.model == {"attention_weight": 10.0, "mining_weight": 1.0}  # the paper's
         assert guided.identity() | {"data": gain.data, "model": {}} == gain.identity()
+    for weight in (1.0, 100.0):
+        weighed = few[f"5 % masks, weight {weight:.0f}"]
+        assert weighed.identity() == few["GAIN_ext, 5 % masks"].replace(model={"attention_weight": weight}).identity()
     for name in ("ACoL", "iterative erasing"):  # trained for chapter 3
         assert recipes[name].identity() == get_experiment("acol-creatures").recipes("book")[name].identity()
 

@@ -17,9 +17,9 @@ from tests.papers.gain_gradients import gradients
 from wsl_core.backbones import BACKBONES, from_resnet
 from wsl_core.data import load_dataset
 from wsl_core.errors import DataError, UsageError
-from wsl_core.ops import normalize, resize_maps
+from wsl_core.ops import Grid, normalize, resize_maps
 from wsl_core.papers.cam import CAM, grad_cam
-from wsl_core.papers.gain import GAIN, attention_error, attention_maps
+from wsl_core.papers.gain import GAIN, attention_error, attention_maps, nearest_cells
 from wsl_core.recipes import get_recipe
 from wsl_core.training import fit, load_run
 
@@ -156,12 +156,19 @@ def test_masked_images_keep_their_memory_layout():
 @pytest.mark.parametrize("score", ["probability", "logit"])
 def test_the_mining_loss_by_hand(task, score):
     model = trained_looking(task=task, mining_score=score)
+    chosen = [0, 1, 3] if task == "single" else [0, 1, 2, 3]  # the third image has no label
     logits = model(model.masked_images(IMAGES, SEVERAL))
     if score == "probability":
         logits = logits.softmax(dim=1) if task == "single" else logits.sigmoid()
     found = logits[range(6), SEVERAL.nonzero()[:, 1]]
-    expected = (found[:2].mean() + found[2] + found[3:].mean()) / 3  # the third image has no label
-    torch.testing.assert_close(model.losses(batch(SEVERAL))["mining"], expected)
+    expected = (found[:2].mean() + found[2] + found[3:].mean()) / len(chosen)
+    losses = model.losses({"image": IMAGES[chosen], "labels": SEVERAL[chosen]})
+    torch.testing.assert_close(losses["mining"], expected)
+
+
+def test_an_image_without_its_one_label_is_refused():
+    with pytest.raises(DataError, match="found an image without a label; expected one"):
+        trained_looking().losses(batch(SEVERAL))
 
 
 @settings(max_examples=15, deadline=None)
@@ -173,24 +180,37 @@ def test_a_batch_is_its_images_one_by_one(rows):
     alone = [
         model.losses({"image": IMAGES[i : i + 1], "labels": labels[i : i + 1], "mask": MASKS[i : i + 1]})
         for i in range(len(labels))
-        if rows[i] != [False] * 3
     ]
-    for name in ("mining", "attention"):
-        expected = torch.stack([one[name] for one in alone]).mean() if alone else torch.tensor(0.0)
+    for name in ("classification", "mining", "attention", "total"):
+        expected = torch.stack([one[name] for one in alone]).mean()
         torch.testing.assert_close(together[name], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_of_a_batch_are_the_mean_of_its_images():
-    model = trained_looking()
+@pytest.mark.parametrize("masked", [16, 3, 0])
+def test_gradients_of_a_batch_are_the_mean_of_its_images(masked):
+    """Also where few images have a mask: it weighs the same, however rare masks are."""
+    model = trained_looking(attention_weight=10.0)
     images = torch.rand(16, 3, 24, 24, generator=torch.Generator().manual_seed(3))
-    labels = torch.eye(3)[torch.arange(16) % 3]
-    model.losses({"image": images, "labels": labels})["total"].backward()
+    labels, masks = torch.eye(3)[torch.arange(16) % 3], torch.full((16, 24, 24), 255)
+    masks[:masked] = torch.randint(0, 4, (masked, 24, 24), generator=torch.Generator().manual_seed(4))
+    every = {"image": images, "labels": labels, "mask": masks}
+    losses = model.losses(every)
+    losses["total"].backward()
+    assert (losses["attention"] > 0) == (masked > 0)
     together = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
     for i in range(16):
-        (model.losses({"image": images[i : i + 1], "labels": labels[i : i + 1]})["total"] / 16).backward()
+        (model.losses({key: values[i : i + 1] for key, values in every.items()})["total"] / 16).backward()
     for expected, parameter in zip(together, model.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_nearest_cell_gives_blocks_and_keeps_the_range():
+    near = nearest_cells(torch.arange(6.0).view(1, 2, 3), (16, 24), Grid(stride=8, first=4.0))[0]
+    assert torch.equal(near, torch.arange(6.0).view(2, 3).repeat_interleave(8, 0).repeat_interleave(8, 1))
+    model, smooth = trained_looking(upsampling="nearest", slope=1e6), trained_looking(slope=1e6)
+    blocks = model.masked_images(IMAGES, SEVERAL)
+    assert not torch.equal(blocks, smooth.masked_images(IMAGES, SEVERAL))
 
 
 def test_without_mining_it_is_the_classifier():
@@ -347,7 +367,7 @@ def test_the_attention_loss_by_hand():
     known = masks[0] != 255
     first = torch.stack([(lit[0, c] - (masks[0] == c + 1).float()).square()[known].mean() for c in (0, 1)])
     second = (lit[1, 1] - (masks[1] == 2).float()).square().mean()
-    torch.testing.assert_close(losses["attention"], (first.mean() + second) / 2)
+    torch.testing.assert_close(losses["attention"], (first.mean() + second) / 4)  # the other two images add nothing
     expected = losses["classification"] + losses["mining"] + 10 * losses["attention"]
     torch.testing.assert_close(losses["total"], expected)
 

@@ -13,18 +13,19 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from wsl_core.backbones import build_backbone
 from wsl_core.data.base import IGNORE
 from wsl_core.errors import DataError, UsageError
 from wsl_core.ops import Grid, classification_loss, erase, global_pool, normalize, resize_maps
 
-__all__ = ["GAIN", "attention_error", "attention_maps"]
+__all__ = ["GAIN", "attention_error", "attention_maps", "nearest_cells"]
 
 CHOICES = {
     "task": ("single", "multi"),
     "normalization": ("max", "minmax", "none"),
+    "upsampling": ("bilinear", "nearest"),
     "fill": ("mean", "black"),
     "mining_score": ("probability", "logit"),
     "channel_weights": ("constant", "differentiable"),
@@ -37,7 +38,7 @@ class Pairs(NamedTuple):
 
     image: Int[Tensor, " P"]
     label: Int[Tensor, " P"]
-    share: Float[Tensor, " P"]  # 1/n, where n counts the classes of the image
+    share: Float[Tensor, " P"]  # 1 / (B |C|): a sum with it is a mean over the classes of an image, then over images
 
 
 class GAIN(nn.Module):
@@ -49,8 +50,8 @@ class GAIN(nn.Module):
 
     The masked images go through the network *as at a test*: BatchNorm takes its running statistics, which stand for
     whole images, and does not move them. Statistics of the masked images themselves would divide out what the removal
-    has changed. There is no dropout, so that both streams are one network. The head is GAP and one linear layer, not
-    the fully connected layers that the paper's VGG may have kept.
+    has changed. There is no dropout. The head is GAP and one linear layer, not the fully connected layers that the
+    paper's VGG may have kept.
 
     Args:
         backbone: a name of :data:`wsl_core.backbones.BACKBONES`; the paper has a VGG of unknown depth.
@@ -62,6 +63,8 @@ class GAIN(nn.Module):
         slope: $\kappa$ of the soft mask; 8, as there.
         normalization: ``"max"`` keeps the meaning of zero, no evidence; ``"minmax"`` is both third parties'; ``"none"``
             takes the raw map, whose scale is that of the logits divided by $hw$.
+        upsampling: how a map is enlarged to the image: ``"bilinear"``, or ``"nearest"``: in blocks, each pixel takes
+            the cell whose centre is nearest.
         fill: what an image fades to. ``"mean"`` is the mean colour that the trunk subtracts: to the trunk it is zero,
             so that (4.3) holds for what the network computes with. ``"black"`` is (4.3) on RGB; black is a strong
             signal to the trunk.
@@ -98,6 +101,7 @@ class GAIN(nn.Module):
         threshold: float = 0.5,
         slope: float = 8.0,
         normalization: str = "max",
+        upsampling: str = "bilinear",
         fill: str = "mean",
         mining_score: str = "probability",
         channel_weights: str = "constant",
@@ -115,7 +119,8 @@ class GAIN(nn.Module):
         _check(self.config)
         self.mining_weight, self.attention_weight = mining_weight, attention_weight
         self.threshold, self.slope = threshold, slope
-        self.normalization, self.fill, self.mining_score = normalization, fill, mining_score
+        self.normalization, self.upsampling = normalization, upsampling
+        self.fill, self.mining_score = fill, mining_score
         self.channel_weights, self.masked_parameters, self.task = channel_weights, masked_parameters, task
         options = {} if width is None else {"width": width}
         self.backbone = build_backbone(backbone, weights, output_stride, stride_by, **options)
@@ -139,25 +144,26 @@ class GAIN(nn.Module):
         r"""Losses of a batch with ``image`` (B, 3, H, W) and ``labels`` (B, K), and their weighted sum.
 
         - ``"classification"``, $L_{cl}$.
-        - ``"mining"``, $L_{am}$: mean over the classes of an image, then over the images with a label; 0 without one.
+        - ``"mining"``, $L_{am}$: mean over the classes of an image, then over all images; one without a label adds 0.
         - ``"attention"``, $L_e$, with an ``attention_weight`` only: ``mask`` (B, H, W) holds 0 for background, k + 1
-          for class k, and 255 for pixels that do not count. Mean over pixels, over the classes of an image, and over
-          the images with a pixel that counts; 0 without one. A box is a mask that fills it.
-
-        Means are those over the images of all processes: where there are several, each has to call this method.
+          for class k, and 255 for pixels that do not count. Mean over the pixels that count, over the classes of an
+          image, and over **all** images; one without a mask adds 0. So a batch is the mean of its images one by one,
+          as the paper takes them, and a mask weighs the same however rare masks are. A box is a mask that fills it.
 
         Raises:
             UsageError: there is an ``attention_weight`` and no ``mask``.
-            DataError: the mask is not as large as the image.
+            DataError: the mask is not as large as the image, or an image has no label where each should have one.
         """
         images, labels = batch["image"], batch["labels"]
-        pairs, labeled = _pairs(labels), labels.any(dim=1)
+        pairs = _pairs(labels)
+        if self.task == "single" and not labels.any(dim=1).all():
+            raise DataError("labels: found an image without a label; expected one. task='multi' takes such images.")
         features = self.backbone(images)
         attention = self._pixel_attention(features, pairs, images)
         masked_scores = self._masked_scores(self._remove(images, attention, pairs), pairs)
         losses = {
             "classification": classification_loss(self.classify(features), labels, self.task),
-            "mining": _mean_over_images(masked_scores, pairs, labeled),  # (4.5)
+            "mining": (masked_scores * pairs.share).sum(),  # (4.5)
         }
         total = losses["classification"] + self.mining_weight * losses["mining"]  # (4.6)
         if self.attention_weight:
@@ -226,6 +232,8 @@ class GAIN(nn.Module):
         if self.normalization != "none":
             maps = normalize(maps, self.normalization, checked=False)
         height, width = images.shape[-2:]
+        if self.upsampling == "nearest":
+            return nearest_cells(maps, (height, width), self.grid)
         return resize_maps(maps[:, None], (height, width), self.grid)[:, 0]
 
     def _remove(
@@ -258,8 +266,7 @@ class GAIN(nn.Module):
             raise DataError(f"mask {tuple(mask.shape)}: expected a mask of the images' own {sides} pixels.")
         known = mask != IGNORE
         target = mask[pairs.image] == pairs.label[:, None, None] + 1  # H^c
-        errors = attention_error(attention, target, known[pairs.image])
-        return _mean_over_images(errors, pairs, known.flatten(1).any(dim=1) & batch["labels"].any(dim=1))
+        return (attention_error(attention, target, known[pairs.image]) * pairs.share).sum()
 
 
 def attention_maps(features: Float[Tensor, "P D h w"], channel_weights: Float[Tensor, "P D"]) -> Float[Tensor, "P h w"]:
@@ -289,22 +296,22 @@ def attention_error(
     return errors.sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp(min=1)  # (4.7)
 
 
+def nearest_cells(maps: Float[Tensor, "P h w"], size: tuple[int, int], grid: Grid) -> Float[Tensor, "P H W"]:
+    """Enlarge maps in blocks: each pixel takes the cell whose centre is nearest.
+
+    >>> nearest_cells(torch.tensor([[[1.0, 2.0]]]), (1, 5), Grid(stride=2, first=1.0))[0, 0].tolist()
+    [1.0, 1.0, 2.0, 2.0, 2.0]
+    """
+    rows, columns = (
+        ((torch.arange(side, device=maps.device) + 0.5 - grid.first) / grid.stride).round().long().clamp(0, cells - 1)
+        for side, cells in zip(size, maps.shape[-2:], strict=True)
+    )
+    return maps[:, rows[:, None], columns]
+
+
 def _pairs(labels: Float[Tensor, "B K"]) -> Pairs:
     image, label = labels.nonzero(as_tuple=True)
-    return Pairs(image, label, 1 / labels.count_nonzero(dim=1)[image])
-
-
-def _mean_over_images(values: Float[Tensor, " P"], pairs: Pairs, counted: Bool[Tensor, " B"]) -> Float[Tensor, ""]:
-    """Mean over the classes of an image, then over the images that count, in all processes; 0 without one.
-
-    Several processes average their gradients. So each divides its own sum by the mean of their counts.
-    """
-    images = counted.sum().float()
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(images)
-        images = images / distributed.get_world_size()
-    own = (values * pairs.share * counted[pairs.image]).sum()
-    return own / images.masked_fill(images == 0, 1)
+    return Pairs(image, label, 1 / (len(labels) * labels.count_nonzero(dim=1)[image]))
 
 
 @contextmanager

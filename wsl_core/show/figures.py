@@ -1,6 +1,7 @@
 """Figures: displayed as images that carry alternative text."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,7 @@ from wsl_core.show.style import COLORS, STYLE
 __all__ = ["figure", "grid", "curves", "records_figure", "figure_html", "grid_html", "plot_curves", "plot_records"]
 
 _PIXELS_PER_INCH = 100  # CSS pixels for one inch of a matplotlib figure
+_LINE = 60  # characters under a figure of 6.4 inches
 
 
 def figure(fig: Figure, alt: str, caption: str | None = None) -> None:
@@ -191,7 +193,7 @@ def plot_records(
         axes = fig.subplots()
         for row, (variant, seeds) in enumerate(values.items()):
             sentences.append(_draw_variant(axes, row, variant, seeds, live.get(variant)))
-        axes.set(xlabel=metric, ylim=(len(values) - 0.5, -0.5))
+        axes.set(xlabel=fill(metric, _LINE), ylim=(len(values) - 0.5, -0.5))
         axes.set_yticks(range(len(values)), labels=list(values))
         axes.grid(axis="y", visible=False)
         handles, labels = axes.get_legend_handles_labels()

@@ -36,7 +36,7 @@ def table(rows: Sequence[Sequence[Cell]], columns: Sequence[str], caption: str, 
 def table_html(rows: Sequence[Sequence[Cell]], columns: Sequence[str], caption: str, digits: int = 3) -> str:
     """The HTML that :func:`table` displays.
 
-    >>> '<td style="text-align:right;padding:0.25em 0.8em;border-bottom:1px solid #8886">0.58</td>' in table_html(
+    >>> '<td style="text-align:right;padding:0.25em 0.5em;border-bottom:1px solid #8886">0.58</td>' in table_html(
     ...     [["GAP", 0.584]], ["head", "IoU"], "Boxes", digits=2
     ... )
     True
@@ -66,7 +66,7 @@ def _row(row: Sequence[Cell], numeric: Sequence[bool], digits: int) -> str:
 def _cell(tag: str, text: str, right: bool, attributes: str = "") -> str:
     opening = f"{tag} {attributes}".strip()
     align = "right" if right else "left"
-    return f'<{opening} style="text-align:{align};padding:0.25em 0.8em;{_LINE}">{html.escape(text)}</{tag}>'
+    return f'<{opening} style="text-align:{align};padding:0.25em 0.5em;{_LINE}">{html.escape(text)}</{tag}>'
 
 
 def _is_number(value: Cell) -> bool:
