@@ -416,8 +416,10 @@ def test_the_networks_differ_in_what_their_names_say():
 def test_masks_of_boats_are_as_many_as_their_name_says():
     recipes = get_experiment("gain-boats").recipes("smoke")
     counts = {name: recipe.data["few_masks"]["masks"] for name, recipe in recipes.items() if "few_masks" in recipe.data}
-    assert counts == {f"GAIN_ext, {n} masks": n for n in (9, 23, 78)} | {"78 masks without mining": 78}
-    assert recipes["78 masks without mining"].model == {"attention_weight": 10.0, "mining_weight": 0.0}
+    others = {"78 masks without mining": (10.0, 0.0), "78 masks, weight 100": (100.0, 1.0)}
+    assert counts == {f"GAIN_ext, {n} masks": n for n in (9, 23, 78)} | dict.fromkeys(others, 78)
+    for name, (attention, mining) in others.items():
+        assert recipes[name].model == {"attention_weight": attention, "mining_weight": mining}
     train = open_split(recipes["GAIN_ext, 9 masks"].replace(images=None, data={"size": 16}), "train")
     assert len(train.kept) == 9
     assert all(train[i]["labels"][train.classes.index("boat")] for i in train.kept)

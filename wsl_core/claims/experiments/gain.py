@@ -566,6 +566,7 @@ EXPERIMENTS = (
                 "GAIN, constant masked stream": CONSTANT,
                 **BOAT_MASKS,
                 "78 masks without mining": _guided(78, mining_weight=0.0, classes=[BOAT]),
+                "78 masks, weight 100": _guided(78, attention_weight=100.0, classes=[BOAT]),
             },
         ),
         data=boats_data,
