@@ -387,7 +387,7 @@ _SEC_PAPER = _GAIN_PAPER.replace(
 
 _SEC = (
     _SMOKE.replace(data=_CREATURES),
-    _BOOK.replace(data=_CREATURES, epochs=8, batch_size=32),
+    _BOOK.replace(data=_CREATURES, epochs=5, batch_size=32, lr=1e-3),  # from a trunk that classifies
     _SEC_PAPER,
 )
 

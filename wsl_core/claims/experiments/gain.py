@@ -42,6 +42,7 @@ from wsl_core.data.synthetic.world import AS_TRAINED
 from wsl_core.errors import DataError, UsageError
 from wsl_core.metrics import SegmentationEvaluator
 from wsl_core.ops import erase, normalize, resize_maps
+from wsl_core.papers.cam import CAM
 from wsl_core.papers.sec import SEC
 from wsl_core.recipes import Recipe, get_recipe
 from wsl_core.segmentation import IGNORE, labels_of_pixels, seed_cues
@@ -93,7 +94,6 @@ ON_BOAT = "share of the class boat's attention that lies on the boat"
 IN_BOX = "share of the attention that lies in the object's box"
 
 WITH_CRF, WITHOUT_CRF = CRFS = ("with CRF", "without CRF")
-FULL = "full masks"  # in place of cues: what SEC reaches at best
 MIOU = "mIoU after SEC, over the background and all classes"
 BOUNDARY_IOU = "Boundary IoU after SEC, over the background and all classes"
 CUES = "share of the cues that are right"
@@ -421,11 +421,19 @@ def right_cues(cues: Sequence[Int[Tensor, "H W"]], dataset: Dataset) -> dict[str
     return {CUES: right / max(marked, 1), CUED: on_objects / max(objects, 1)}
 
 
-def segmenter(dataset: Dataset, cues: Sequence[Int[Tensor, "H W"]] | None, seed: int) -> nn.Module:
-    """SEC, trained on images with seed cues; without them on the data set's own masks."""
+def segmenter(dataset: Dataset, cues: Sequence[Int[Tensor, "H W"]], classifier: CAM, seed: int) -> nn.Module:
+    """SEC, trained on images with seed cues. It starts from the trunk of a classifier, as the paper's from ImageNet's.
+
+    The masks of the data set are not read.
+    """
+
+    def build() -> SEC:
+        network = SEC(num_classes=len(dataset.classes), task=dataset.task, width=classifier.config["width"])
+        network.backbone.load_state_dict(classifier.backbone.state_dict())
+        return network
+
     recipe = get_recipe("sec", "synthetic", "book")  # it counts epochs: fewer images, fewer steps
-    train_set = dataset if cues is None else WithMasks(dataset, cues)
-    return fit(lambda: SEC(num_classes=len(dataset.classes), task=dataset.task), train_set, recipe, seed=seed).model
+    return fit(build, WithMasks(dataset, cues), recipe, seed=seed).model
 
 
 @torch.no_grad()
@@ -449,17 +457,21 @@ def segmentation_scores(model: nn.Module, dataset: Dataset) -> dict[str, dict[st
 
 
 def measure_segmentation(models: Mapping[str, nn.Module], data: Mapping[str, Dataset]) -> Measurement:
-    """Every network's maps become cues, the cues train SEC, and SEC segments the test set."""
+    """Every network's maps become cues, the cues train SEC, and SEC segments the test set.
+
+    All SECs start from the plain classifier's trunk: they differ by their cues alone.
+    """
     seed = torch.initial_seed() % 2**32  # the experiment's, which all its networks share
     found: Measurement = {MIOU: {}, BOUNDARY_IOU: {}, CUES: {}, CUED: {}}
-    cues = {name: cues_from(model, data["train"]) for name, model in models.items()}
-    for name, own in (cues | {FULL: None}).items():
-        for role, scores in segmentation_scores(segmenter(data["train"], own, seed), data["test"]).items():
+    for name, model in models.items():
+        cues = cues_from(model, data["train"])
+        for metric, value in right_cues(cues, data["train"]).items():
+            found[metric][name] = value
+        network = segmenter(data["train"], cues, models["classifier"], seed)
+        for role, scores in segmentation_scores(network, data["test"]).items():
             found[MIOU][f"{name}, {role}"] = scores["miou"]
             found[BOUNDARY_IOU][f"{name}, {role}"] = scores["boundary_iou"]
-        for metric, value in (right_cues(own, data["train"]) if own else {}).items():
-            found[metric][name] = value
-    for role in CRFS if {"GAIN", "classifier"} <= set(models) else ():
+    for role in CRFS:
         found[MIOU][f"GAIN minus classifier, {role}"] = (
             found[MIOU][f"GAIN, {role}"] - found[MIOU][f"classifier, {role}"]
         )
