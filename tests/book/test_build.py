@@ -27,6 +27,11 @@ def test_the_whole_book_builds_without_a_warning(built: Built) -> None:
     assert (built.html / "index.html").exists()
 
 
+def test_no_table_is_left_as_text(built: Built) -> None:
+    pages = [page for page in built.html.rglob("*.html") if not page.parent.name.startswith("_")]
+    assert [page.name for page in pages if re.search(r"\|\s*(---|—|–)+", page.read_text(encoding="utf-8"))] == []
+
+
 def test_formulas_of_docstrings_are_formulas_on_the_page(built: Built) -> None:
     page = (built.html / "book" / "api.html").read_text()
     assert r"\(\frac{1}{hw}\sum_{x,y} f_k(x,y)\)" in page and "$F_k$" not in page

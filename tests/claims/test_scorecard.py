@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from wsl_core.claims import claims_markdown, claims_table, load_register, scorecard_markdown
+from wsl_core.claims import claims_markdown, claims_summary, claims_table, load_register, scorecard_markdown
 from wsl_core.claims.records import save_record
 from wsl_core.claims.scorecard import status_text
 from wsl_core.errors import UsageError
@@ -66,6 +66,32 @@ def test_the_scorecard_is_complete_and_has_no_links(folder):
     assert "](" not in text and "http" not in text
     assert f"{len(register.claims)} claims:" in text and "2 of the records are stale" in text
     assert "**supported**, stale" in text
+
+
+def test_the_summary_tells_what_is_decided_and_counts_the_rest(folder):
+    lines = claims_summary("cam", folder).splitlines()
+    assert lines[0] == f"- **supported**: {row_of(folder, 'cam-map-mean-is-logit')['statement']}"
+    assert lines[1] == "- **inconclusive**: 1 claim." and "not tested here" in lines[2] and len(lines) == 3
+    assert claims_summary("cam", folder, experiments={"cam-text"}) == "- **inconclusive**: 1 claim."
+
+
+def test_the_overview_counts_every_claim_once(folder):
+    rows = [
+        line.split("|")[1:-1] for line in scorecard_markdown(folder).splitlines() if re.match(r"\| [A-Z]\w+ \|", line)
+    ]
+    counts = {cells[0].strip(): [int(cell) for cell in cells[1:]] for cells in rows if cells[1].strip().isdigit()}
+    register = load_register()
+    assert len(counts) == len(register.papers)
+    assert sum(map(sum, counts.values())) == len(register.claims)
+    assert counts["CAM"][0] == 1 and counts["ACoL"] == [0, 0, 0, 0, len(register.of("acol"))]
+
+
+def test_a_difference_of_differences_has_brackets_and_zero_has_no_minus(tmp_path, record_of):
+    claim = next(claim for claim in load_register().of("gain") if " minus " in claim.comparison.better)
+    names = claim.comparison.variants
+    save_record(record_of(claim, **{name: [0.1] * 5 for name in names}), tmp_path)
+    (row,) = (row for row in claims_table("gain", tmp_path) if row["id"] == claim.id)
+    assert row["comparisons"][0].startswith(f"({names[0]}) minus ({names[1]}): +0.000 (95 %: +0.000 to +0.000")
 
 
 def test_tables_have_four_cells_a_row(folder):

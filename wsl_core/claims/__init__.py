@@ -8,7 +8,7 @@ nothing else. ``python -m wsl_core.claims measure`` makes the records, ``python 
 from wsl_core.claims.live import LivePosition, live_position
 from wsl_core.claims.records import Record, load_record, load_records, records_for
 from wsl_core.claims.register import Claim, Register, load_register
-from wsl_core.claims.scorecard import claims_markdown, claims_table, scorecard_markdown
+from wsl_core.claims.scorecard import claims_markdown, claims_summary, claims_table, scorecard_markdown
 from wsl_core.claims.verdicts import Verdict, classify, judge
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Register",
     "Verdict",
     "claims_markdown",
+    "claims_summary",
     "claims_table",
     "classify",
     "judge",

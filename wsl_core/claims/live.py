@@ -69,7 +69,7 @@ def live_position(
     others = [number for recorded, number in zip(record.seeds, record.values[variant], strict=True) if recorded != seed]
     expected = prediction_interval(others)
     where: Where = "inside" if value in expected else "above" if value > expected.high else "below"
-    span = f"{_number(expected.low)} to {_number(expected.high)}, from {expected.n} recorded runs"
+    span = f"{_number(expected.low)} to {_number(expected.high)}, from {expected.n} recorded runs with other seeds"
     sentence = f"{gives}: {where} the range where one further run is expected ({span})."
     return LivePosition(claim, variant, value, where, expected, sentence)
 

@@ -10,7 +10,9 @@ from wsl_core.claims.records import RECORDS, Record, load_record
 from wsl_core.claims.register import Claim, load_register
 from wsl_core.claims.verdicts import Compared, Verdict, corrected_confidence, family_size, judge
 
-__all__ = ["claims_markdown", "claims_table", "scorecard_markdown", "status_text"]
+__all__ = ["claims_markdown", "claims_summary", "claims_table", "scorecard_markdown", "status_text"]
+
+VERDICTS = ("supported", "refuted", "no difference", "inconclusive", "not tested here")
 
 
 def claims_table(paper: str, folder: str | Path = RECORDS) -> list[dict[str, Any]]:
@@ -42,20 +44,38 @@ def claims_markdown(paper: str, folder: str | Path = RECORDS, experiments: Colle
     >>> claims_markdown("acol").splitlines()[0]
     '| Claim | Verdict | Evidence | The paper |'
     """
-    found = claims_table(paper, folder)
-    rows = [_markdown_row(row) for row in found if experiments is None or row["experiment"] in experiments]
+    rows = [_markdown_row(row) for row in _tested_by(experiments, claims_table(paper, folder))]
     return "\n".join(["| Claim | Verdict | Evidence | The paper |", "|---|---|---|---|", *rows])
 
 
+def claims_summary(paper: str, folder: str | Path = RECORDS, experiments: Collection[str] | None = None) -> str:
+    """What came out, as a Markdown list: the claims that are decided, and how many are not.
+
+    Of one paper; with ``experiments``, of what one of these tests.
+
+    >>> claims_summary("affinitynet").splitlines()[0]
+    '- **not tested here**: 9 claims.'
+    """
+    rows = _tested_by(experiments, claims_table(paper, folder))
+    lines = []
+    for verdict in VERDICTS:
+        found = [row["statement"] for row in rows if row["verdict"] == verdict]
+        if verdict in VERDICTS[:3]:
+            lines += [f"- **{verdict}**: {statement}" for statement in found]
+        elif found:
+            lines.append(f"- **{verdict}**: {len(found)} claim{'s' if len(found) > 1 else ''}.")
+    return "\n".join(lines)
+
+
 def scorecard_markdown(folder: str | Path = RECORDS) -> str:
-    """All papers, one table each, and before them the count of the verdicts.
+    """All papers, one table each, and before them a table that counts the verdicts.
 
     >>> "**CAM" in scorecard_markdown()
     True
     """
     register = load_register()
     tables = {paper: claims_table(paper, folder) for paper in register.papers}
-    blocks = [_count([row for rows in tables.values() for row in rows])]
+    blocks = [_count([row for rows in tables.values() for row in rows]), _overview(register.papers, tables)]
     for paper, title in register.papers.items():
         blocks += [f"**{title}**", *_correction(register.of(paper)), claims_markdown(paper, folder)]
     return "\n\n".join(blocks) + "\n"
@@ -114,11 +134,25 @@ def _comparison(claim: Claim, compared: Compared) -> str:
         return f"{compared.baseline}: largest error {compared.worst:.1e}, limit {compared.limit:.0e}"
     plain, corrected = compared.plain, compared.corrected
     return (
-        f"{claim.comparison.better} minus {compared.baseline}: {plain.mean:+.3f} "
-        f"(95 %: {plain.low:+.3f} to {plain.high:+.3f}; "
-        f"deciding, {100 * corrected.confidence:.3g} %: {corrected.low:+.3f} to {corrected.high:+.3f}; "
+        f"{_bracketed(claim.comparison.better)} minus {_bracketed(compared.baseline)}: {_signed(plain.mean)} "
+        f"(95 %: {_signed(plain.low)} to {_signed(plain.high)}; "
+        f"deciding, {100 * corrected.confidence:.3g} %: {_signed(corrected.low)} to {_signed(corrected.high)}; "
         f"margin {claim.margin:g})"
     )
+
+
+def _bracketed(variant: str) -> str:
+    """A variant that is a difference itself stands in brackets."""
+    return f"({variant})" if " minus " in variant else variant
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.3f}"
+    return "+0.000" if text == "-0.000" else text
+
+
+def _tested_by(experiments: Collection[str] | None, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if experiments is None or row["experiment"] in experiments]
 
 
 def _markdown_row(row: Mapping[str, Any]) -> str:
@@ -148,6 +182,17 @@ def _count(rows: list[dict[str, Any]]) -> str:
     stale = sum(bool(row["stale"]) for row in rows)
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
     return f"{len(rows)} claims: {verdicts}. {stale} of the records are stale."
+
+
+def _overview(papers: Mapping[str, str], tables: Mapping[str, list[dict[str, Any]]]) -> str:
+    """How many claims of which paper have which verdict."""
+    rows = [
+        f"| {papers[paper].partition(':')[0]} | "
+        + " | ".join(str(sum(row["verdict"] == verdict for row in rows)) for verdict in VERDICTS)
+        + " |"
+        for paper, rows in tables.items()
+    ]
+    return "\n".join([f"| Paper | {' | '.join(VERDICTS)} |", "|---|" + "---|" * len(VERDICTS), *rows])
 
 
 def _correction(claims: tuple[Claim, ...]) -> list[str]:

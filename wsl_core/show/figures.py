@@ -18,6 +18,7 @@ __all__ = ["figure", "grid", "curves", "records_figure", "figure_html", "grid_ht
 
 _PIXELS_PER_INCH = 100  # CSS pixels for one inch of a matplotlib figure
 _LINE = 60  # characters under a figure of 6.4 inches
+_ARTICLE, _GAP = 688, 12  # CSS pixels: width of a page's text on a desktop, and between pictures
 
 
 def figure(fig: Figure, alt: str, caption: str | None = None) -> None:
@@ -91,10 +92,13 @@ def grid_html(
         title = titles[index] if titles else ""
         label = f"{alt} ({index + 1} of {len(pictures)}{': ' + title if title else ''})"
         cells.append(captioned(img_html(picture, label, width), title))
-    row = columns * (width + 12)
-    cell = f"flex:0 1 calc({100 / columns:.3f}% - 12px);min-width:110px;max-width:{width}px"
-    content = "".join(f'<div style="{cell}">{picture}</div>' for picture in cells)
-    return captioned(f'<div style="display:flex;flex-wrap:wrap;gap:12px;max-width:{row}px">{content}</div>', caption)
+    # A row that does not fit, as on a phone, breaks within itself: what belongs together stays together.
+    least = min(140 if columns == 4 else 96, (_ARTICLE + _GAP) // columns - _GAP)
+    cell = f"flex:0 1 calc({100 / columns:.3f}% - {_GAP}px);min-width:{least}px;max-width:{width}px"
+    cells = [f'<div style="{cell}">{picture}</div>' for picture in cells]
+    row = f"display:flex;flex-wrap:wrap;gap:{_GAP}px;max-width:{columns * (width + _GAP)}px;margin-bottom:{_GAP}px"
+    rows = ["".join(cells[first : first + columns]) for first in range(0, len(cells), columns)]
+    return captioned("".join(f'<div style="{row}">{content}</div>' for content in rows), caption)
 
 
 def curves(

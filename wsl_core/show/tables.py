@@ -49,11 +49,13 @@ def table_html(rows: Sequence[Sequence[Cell]], columns: Sequence[str], caption: 
     numeric = [any(_is_number(row[index]) for row in rows) for index in range(len(columns))]
     head = "".join(_cell("th", name, right, 'scope="col"') for name, right in zip(columns, numeric, strict=True))
     body = "".join(f"<tr>{_row(row, numeric, digits)}</tr>" for row in rows)
-    # The wrapper scrolls on a phone; tabindex lets the keyboard scroll it.
+    title = html.escape(caption)
+    # The table scrolls on a phone, its caption does not; tabindex lets the keyboard scroll it.
     return (
-        f'<div style="overflow-x:auto" tabindex="0" role="region" aria-label="{html.escape(caption)}">'
-        f'<table style="border-collapse:collapse;margin:0"><caption style="caption-side:top;{CAPTION_STYLE}">'
-        f"{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div style="{CAPTION_STYLE}">{title}</div>'
+        f'<div style="overflow-x:auto" tabindex="0" role="region" aria-label="{title}">'
+        f'<table style="border-collapse:collapse;margin:0" aria-label="{title}">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
