@@ -263,7 +263,7 @@ def test_pascals_splits_share_no_image_by_default(pascal: Path) -> None:
     }  # fmt: skip
 
 
-def test_pascals_official_lists_are_taken_as_they_are_less_the_mirrored(pascal: Path) -> None:
+def test_pascals_official_lists_are_taken_as_they_are_and_mirrored_pairs_once(pascal: Path) -> None:
     data = {split: load_dataset("pf-pascal", split, pascal.parent, official=True) for split in SPLITS}
     assert _numbers(data["train"].pair_ids) == [(1, 2), (2, 1), (3, 4), (5, 9), (9, 6)]
     assert _numbers(data["val"].pair_ids) == [(2, 3), (3, 7), (8, 3)]

@@ -182,8 +182,8 @@ class PFPascal(ProposalFlow):
     Layout: ``root/PF-dataset-PASCAL/JPEGImages/NAME.jpg``, ``Annotations/CLASS/NAME.mat`` with ``kps`` (P x 2, NaN
     where a keypoint is missing) and ``bbox`` (x0, y0, x1, y1 with the last pixel), and, from the authors of later
     papers, the pairs: ``trn_pairs.csv``, ``val_pairs.csv`` and ``test_pairs.csv`` with the columns ``source_image``,
-    ``target_image`` and ``class`` (1 to 20), perhaps ``flip``. Rows with flip 1 are mirrored copies and are left out:
-    mirroring is an augmentation. Images that no list names are left out too. P differs from class to class; an
+    ``target_image`` and ``class`` (1 to 20). The training list has each pair twice, once to be mirrored. It counts
+    once: mirroring is an augmentation. Images that no list names are left out. P differs from class to class; an
     annotation with fewer rows than others of its class lacks the last ones, as in the authors' code.
 
     The published lists share images. By default an image of the test list is test whatever other list it is in, and one
@@ -226,17 +226,16 @@ class PFPascal(ProposalFlow):
         return VOC_CLASSES, [_pascal_entry(self.root, id, first[id]) for id in ids]
 
     def _read_list(self, path: Path) -> list[tuple[str, str, str]]:
-        """(FILE:LINE, source, target) of each row that is no mirrored copy."""
+        """(FILE:LINE, source, target) of each row, the images by their ids."""
         rows = []
-        for where, row in read_csv(path, (*PAIR_COLUMNS, "class"), ("flip",)):
+        for where, row in read_csv(path, (*PAIR_COLUMNS, "class")):
             (number,) = parse_numbers(row, ["class"], where)
             if number not in range(1, len(VOC_CLASSES) + 1):
                 raise DataError(
                     f"{where}: class is {row['class']!r}; expected 1 to {len(VOC_CLASSES)}. Correct the row."
                 )
-            if row.get("flip", "0") in ("0", ""):
-                kind = VOC_CLASSES[int(number) - 1]
-                rows.append((where, *(f"{kind}/{Path(row[column]).stem}" for column in PAIR_COLUMNS)))
+            kind = VOC_CLASSES[int(number) - 1]
+            rows.append((where, *(f"{kind}/{Path(row[column]).stem}" for column in PAIR_COLUMNS)))
         return rows
 
     def _choose(self, entries: list[_Entry]) -> tuple[list[_Entry], tuple[tuple[str, str], ...] | None]:
