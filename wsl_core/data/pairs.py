@@ -1,8 +1,7 @@
 """Pairs of images to match: within a class, or across the classes of a family, and what both images show.
 
-A wheel is a wheel on any vehicle. Two classes of one *family* have parts and keypoints that mean the same, so features
-can be matched between a dog and a bird: that is how AnchorNet's class-agnostic features are tested (Novotny et al.,
-CVPR 2017, and PASCAL-Part's classes, whose parts bear the same names).
+An eye is an eye on any animal. Two classes of one *family* have parts and keypoints that mean the same, so features can
+be matched between a dog and a bird, as AnchorNet's class-agnostic features are (Novotny et al., CVPR 2017).
 """
 
 from collections.abc import Iterable, Iterator
