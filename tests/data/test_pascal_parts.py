@@ -10,6 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from wsl_core.data import collate, load_dataset
+from wsl_core.data.pairs import pairs
 from wsl_core.data.pascal_parts import PARTS, PascalParts
 from wsl_core.data.voc import VOC_CLASSES
 from wsl_core.errors import DataError, UsageError
@@ -107,6 +108,18 @@ def test_cropping_leaves_the_largest_object_alone(root: Path) -> None:
     assert sample["boxes"].tolist() == [[0, 0, 10, 9]]
     assert sample["mask"].unique().tolist() == [VOC_CLASSES.index("dog") + 1]  # the car that covers it is left out
     assert sample["parts"].nonzero().tolist() == [[2, 1], [2, 2]]
+
+
+def test_dogs_and_cats_are_matched_part_by_part(root: Path) -> None:
+    names = [sample["id"] for sample in load_dataset("pascal-parts", "train", root)]
+    _write(root, names[0], _object("cat", _mask(1, 9, 3, 11), ("leye", _mask(3, 4, 4, 5)), ("nose", _mask(5, 6, 5, 6))))
+    _write(root, names[1], DOG)
+    for name in names[2:]:
+        _write(root, name, CAR)
+    data = load_dataset("pascal-parts", "train", root, crop=True)
+    there, back = pairs(data, across=True)
+    assert there[:2] == (0, 1) and back[:2] == (1, 0)
+    assert there.parts.tolist() == [[_value(data, "cat/leye"), _value(data, "dog/leye")]] and not len(there.keypoints)
 
 
 def test_shrinking_goes_for_all(root: Path) -> None:

@@ -192,6 +192,14 @@ def test_data_that_are_not_there_say_where_they_belong(tmp_path: Path, name: str
         load_dataset(name, "test", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["pf-willow", "pf-pascal"])
+def test_wrong_options_are_named(willow: Path, pascal: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"max_side is 1; expected an integer from 2"):
+        load_dataset(name, "test", willow.parent, max_side=1)
+    with pytest.raises(UsageError, match=r"split 'dev' is unknown; expected one of train, val, test"):
+        load_dataset(name, "dev", willow.parent)
+
+
 def test_a_split_of_which_nothing_is_there(willow: Path) -> None:
     for path in [*willow.glob("*/*.png"), *willow.glob("*/*.mat")]:
         if path.stem != "060_0000":

@@ -72,8 +72,8 @@ class PascalParts(Dataset):
     VOC2012's. Every annotation needs its image; any subset of the annotations will do.
 
     Objects and parts are painted in the order of the file, later ones on top, as the authors' code does: an eye lies on
-    its head. ``boxes`` are the tight boxes of the objects' masks. ``parts`` holds the parts of ``PARTS``, named
-    ``CLASS/PART``. There are no keypoints: those of VOC are published elsewhere.
+    its head, and what an object covers shows no parts. ``boxes`` are the tight boxes of the objects' masks. ``parts``
+    holds the parts of ``PARTS``, named ``CLASS/PART``. There are no keypoints: those of VOC are published elsewhere.
 
     An image falls into train, val or test (60, 20, 20 %) by a hash of its name, so that it stays where it is when
     others come or go.
@@ -87,7 +87,7 @@ class PascalParts(Dataset):
         max_side: shrink larger images, with boxes and masks, so that no side is longer. None keeps every size.
 
     Raises:
-        UsageError: a folder is not there, or the split or an option is wrong.
+        UsageError: a folder is not there, the split is unknown, or ``max_side`` is below 2.
         DataError: an image is missing, or, when the sample is asked for, its annotation is damaged, has an unknown
             class or part, or masks of another size than the image; names the file.
 

@@ -101,7 +101,7 @@ class ProposalFlow(Dataset):
         return sample
 
     def _keypoints(self, entry: _Entry, width: int, height: int, scale: Float[Tensor, "2"]) -> Float[Tensor, "P 3"]:
-        """All rows are zero but those of the entry's class, and of these only the points that are there are not."""
+        """x, y and 1 of each point that is there; zeros where one is missing, and in the rows of other classes."""
         stored = torch.tensor(entry.keypoints, dtype=torch.float64).reshape(-1, 2)
         visible = stored.isfinite().all(dim=1)
         inside = ((stored >= 0.5) & (stored <= torch.tensor([width + 0.5, height + 0.5]))).all(dim=1)
@@ -138,7 +138,8 @@ class PFWillow(ProposalFlow):
         max_side: shrink larger images, with their keypoints, so that no side is longer. None keeps every size.
 
     Raises:
-        UsageError: the folder is not there, ``split`` or ``max_side`` is wrong, or ``official`` does not go with it.
+        UsageError: the folder is not there, the split is unknown or not one of the benchmark, or ``max_side`` is below
+            2.
         DataError: a file is missing or damaged, or a keypoint lies outside its image; names the file.
 
     >>> PFWillow("test", "nowhere")  # doctest: +IGNORE_EXCEPTION_DETAIL
@@ -148,7 +149,9 @@ class PFWillow(ProposalFlow):
 
     name = "pf-willow"
     licence = "Proposal Flow: academic use only; do not redistribute. Images: Caltech-256, PASCAL VOC 2007, the web"
-    where_to_get = "the archive, PF-dataset.zip, is linked on the project's page at WILLOW, Inria."
+    where_to_get = (
+        "the archive, PF-dataset.zip, is linked on the project's page at WILLOW, Inria. Give its folder this name."
+    )
 
     def __init__(self, split: str, root: str | Path, official: bool = False, max_side: int | None = None) -> None:
         if official and split != "test":
@@ -198,7 +201,7 @@ class PFPascal(ProposalFlow):
         max_side: shrink larger images, with keypoints and boxes, so that no side is longer. None keeps every size.
 
     Raises:
-        UsageError: the folder is not there, or ``split`` or ``max_side`` is wrong.
+        UsageError: the folder is not there, the split is unknown, or ``max_side`` is below 2.
         DataError: a file is missing or damaged, a listed image has no annotation, or a keypoint lies outside its image;
             names the file and the line.
 
