@@ -19,8 +19,11 @@ def test_every_recipe_is_found_survives_json_and_fits_the_model(recipe):
     assert recipe.source
 
 
-def test_each_registered_dataset_has_a_smoke_and_a_book_recipe():
-    for dataset in DATASETS:
+FOR_MATCHING = {"pf-willow", "pf-pascal", "pascal-parts"}  # images to match, on which nothing is trained
+
+
+def test_each_dataset_to_train_on_has_a_smoke_and_a_book_recipe():
+    for dataset in DATASETS.keys() - FOR_MATCHING:
         for scale in ("smoke", "book"):
             assert get_recipe("cam", dataset, scale).scale == scale
 

@@ -20,6 +20,9 @@ DATASETS = {
     "synthetic": "wsl_core.data.synthetic:Synthetic",
     "tiny-imagenet": "wsl_core.data.tiny_imagenet:TinyImageNet",
     "folder": "wsl_core.data.folder:Folder",
+    "pf-willow": "wsl_core.data.proposal_flow:PFWillow",
+    "pf-pascal": "wsl_core.data.proposal_flow:PFPascal",
+    "pascal-parts": "wsl_core.data.pascal_parts:PascalParts",
 }
 
 
@@ -51,7 +54,7 @@ def load_dataset(
 
     >>> load_dataset("atlantis", "train")  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
-    wsl_core.errors.UsageError: data set 'atlantis' is unknown; expected one of synthetic, tiny-imagenet, folder.
+    wsl_core.errors.UsageError: data set 'atlantis' is unknown; expected one of synthetic, tiny-imagenet, folder...
     """
     if name not in DATASETS:
         raise UsageError(f"data set {name!r} is unknown; expected one of {', '.join(DATASETS)}.")
