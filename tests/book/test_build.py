@@ -27,9 +27,10 @@ def test_the_whole_book_builds_without_a_warning(built: Built) -> None:
     assert (built.html / "index.html").exists()
 
 
-def test_no_table_is_left_as_text(built: Built) -> None:
+def test_no_table_is_left_as_text_and_no_button_leads_to_sources_that_are_not_there(built: Built) -> None:
     pages = [*built.html.glob("book/*.html"), *built.html.glob("notebooks/*.html")]
     assert len(pages) > 10
+    assert [page.name for page in pages if "_sources/" in page.read_text(encoding="utf-8")] == []
     assert [page.name for page in pages if re.search(r"\|\s*(---|—|–)+", page.read_text(encoding="utf-8"))] == []
 
 
