@@ -15,9 +15,9 @@ A claim of the kind "equal" says that there is no difference: it is supported wi
 either side.
 
 Many comparisons at once find something by chance. The confidence of the interval that decides is therefore raised to
-1 - 0.05 / F (Bonferroni), F being the number of comparisons that the register plans for the paper. One paper is one
-family: a chapter is read alone, and its verdicts do not move when another chapter is written. F counts what is planned,
-not what was measured, so that leaving a claim out buys nothing. Holm's procedure would be a little sharper, but it
+1 - 0.05 / (number of comparisons that the register plans for the paper), after Bonferroni. One paper is one family: a
+chapter is read alone, and its verdicts do not move when another chapter is written. What is planned counts, not what
+was measured, so that leaving a claim out buys nothing. Holm's procedure would be a little sharper, but it
 corrects p-values in order of size and leaves no interval that can be drawn.
 """
 
