@@ -10,7 +10,7 @@ which the names of the variables are said to be swapped. What is ours is named i
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,8 +22,8 @@ from wsl_core.errors import DataError, UsageError
 from wsl_core.ops import Descriptors, Grid, global_pool, resize_maps
 
 __all__ = [
-    "AnchorNet", "background_loss", "discriminability_loss", "one_against_background", "principal_components",
-    "reconstruction_error", "redundancy", "unit_vectors",
+    "AnchorNet", "Targets", "background_loss", "discriminability_loss", "one_against_background",
+    "principal_components", "reconstruction_error", "redundancy", "unit_vectors",
 ]  # fmt: skip
 
 STAGES = {"small": (2, 3, 4), "resnet50": (1, 2, 3)}  # residual stages, counted from 1; the finest has stride 4
@@ -35,6 +35,7 @@ CHOICES = {
     "task": ("single", "multi"),
     "trunk": ("trained", "frozen"),
     "negatives": ("others", "background"),
+    "balance": ("signs", "pairs"),
     "similarity": ("squared", "absolute"),
     "compared": ("responses", "positive responses"),
     "reconstruction_reaches": ("autoencoder", "everything"),
@@ -42,11 +43,18 @@ CHOICES = {
 WEIGHTS = ("background_weight", "filter_diversity_weight", "response_diversity_weight", "reconstruction_weight")
 
 
+class Targets(NamedTuple):
+    """What the filters of a class are to say about an image: +1 something, -1 nothing; and how much that counts."""
+
+    sign: Float[Tensor, "B K"]  # y
+    share: Float[Tensor, "B K"]  # of each image they add up to 1: a sum over them is a mean over the image's classes
+
+
 class AnchorNet(nn.Module):
     r"""Hypercolumns, a bank of filters for each class, and an auto-encoder of all their responses.
 
-    The paper sums over images, filters and pairs of filters; here are means, over all images and classes, so that no
-    weight depends on their numbers, and the loss of a batch is the mean of the losses of its images.
+    The paper sums over images, filters and pairs of filters. Here are means, so that no weight depends on how many
+    there are, and the loss of a batch is the mean of the losses of its images.
 
     The 1x1 convolutions before the hypercolumn start as a PCA of the trunk's activations, over the first batch that
     is trained on, or over any images by :meth:`init_pca`. They are weights like others: trained on, saved, resumed.
@@ -67,6 +75,10 @@ class AnchorNet(nn.Module):
             that filters which are silent at the same places are not alike for that.
         negatives: the images that are no image of a class. ``"others"``: all of them. ``"background"``: those without
             any label alone, as in the paper, it seems; what classes share is then no evidence against either.
+        balance: how the classes of an image count. ``"signs"``: its own and all others as much as each other.
+            ``"pairs"``: each alike, a plain sum as in the equation; the many classes that an image is not of outweigh
+            its own then, and a short training ends with filters that never fire. How the paper's training images were
+            balanced is unknown.
         reconstruction_reaches: ``"autoencoder"``: $L_{rec}$ takes the responses as constants. Filters that coincide are
             the easiest to reconstruct, so the loss would work against diversity. Or ``"everything"``.
         channel_dropout: probability that the auto-encoder does not see a response map; the paper's.
@@ -106,6 +118,7 @@ class AnchorNet(nn.Module):
         similarity: str = "squared",
         compared: str = "responses",
         negatives: str = "others",
+        balance: str = "signs",
         reconstruction_reaches: str = "autoencoder",
         channel_dropout: float = 0.25,
         trunk: str = "trained",
@@ -122,7 +135,7 @@ class AnchorNet(nn.Module):
             key: value for key, value in locals().items() if key not in ("self", "__class__")
         }
         _check(self.config)
-        self.task, self.trunk, self.negatives = task, trunk, negatives
+        self.task, self.trunk, self.negatives, self.balance = task, trunk, negatives, balance
         self.similarity, self.compared = similarity, compared
         self.reconstruction_reaches, self.channel_dropout = reconstruction_reaches, channel_dropout
         self.loss_weights = {name.removesuffix("_weight"): self.config[name] for name in WEIGHTS}
@@ -251,7 +264,7 @@ class AnchorNet(nn.Module):
             if not self.pca_is_set:
                 self._set_pca([stage.detach() for stage in stages])
         responses = self._banks(self._hypercolumn(stages))
-        targets = one_against_background(batch["labels"], self.negatives)
+        targets = one_against_background(batch["labels"], self.negatives, self.balance)
         banks = self.filters.weight.unflatten(0, responses.shape[1:3]).flatten(2)  # (K, J, 9 D)
         compared = responses if self.compared == "responses" else responses.relu()
         losses = {
@@ -316,49 +329,60 @@ def unit_vectors(vectors: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "*
     return (vectors / lengths.masked_fill(without, 1)).masked_fill(without, 0)
 
 
-def one_against_background(labels: Float[Tensor, "B K"], negatives: str = "others") -> Float[Tensor, "B K"]:
-    """$y$ of every image and class: +1 for its own classes, -1 for others, and 0 where the pair does not count.
+def one_against_background(labels: Float[Tensor, "B K"], negatives: str = "others", balance: str = "signs") -> Targets:
+    """$y$ of every image and class, +1 for its own classes and -1 for others, and the share that each pair has.
 
     Args:
         labels: multi-hot. An image without a label is background, -1 for all classes.
-        negatives: ``"others"``: every image without the class. ``"background"``: those without any label.
+        negatives: ``"others"``: every image without the class. ``"background"``: those without any label; the other
+            pairs count nothing.
+        balance: ``"signs"``: of an image with both, the classes of either sign have half of the weight. ``"pairs"``:
+            each class that counts has the same.
 
     Raises:
-        UsageError: ``negatives`` is neither.
+        UsageError: ``negatives`` or ``balance`` is unknown.
 
-    >>> one_against_background(torch.tensor([[1.0, 0.0], [0.0, 0.0]])).tolist()
-    [[1.0, -1.0], [-1.0, -1.0]]
-    >>> one_against_background(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), "background").tolist()
-    [[1.0, 0.0], [-1.0, -1.0]]
+    >>> targets = one_against_background(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    >>> targets.sign.tolist()
+    [[1.0, -1.0, -1.0], [-1.0, -1.0, -1.0]]
+    >>> targets.share[0].tolist()
+    [0.5, 0.25, 0.25]
     """
     if negatives not in CHOICES["negatives"]:
         raise UsageError(f"negatives={negatives!r} is unknown; expected 'others' or 'background'.")
-    background = (labels == 0).all(dim=1, keepdim=True)
-    negative = background if negatives == "background" else labels == 0
-    return labels.sign() - (negative & (labels == 0)).to(labels)
+    if balance not in CHOICES["balance"]:
+        raise UsageError(f"balance={balance!r} is unknown; expected 'signs' or 'pairs'.")
+    positive, negative = labels > 0, labels <= 0
+    sign = positive.to(labels) - negative.to(labels)
+    if negatives == "background":
+        negative = negative & negative.all(dim=1, keepdim=True)
+    share = (positive | negative).to(labels)
+    if balance == "signs":
+        share = sum(pairs / pairs.sum(dim=1, keepdim=True).clamp(min=1) for pairs in (positive, negative))
+    return Targets(sign, (share / share.sum(dim=1, keepdim=True)).to(labels))
 
 
-def discriminability_loss(responses: Float[Tensor, "B K J h w"], targets: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+def discriminability_loss(responses: Float[Tensor, "B K J h w"], targets: Targets) -> Float[Tensor, ""]:
     r"""$\frac1J\sum_j \psi\big(-y\,\mathrm{gmax}(F_j * \Phi)\big)$, softplus $\psi(z) = \log(1 + e^z)$ (equation 5.3).
 
     Every filter by itself has to fire somewhere on an image of its class, and nowhere on others.
 
     Args:
         responses: of $J$ filters of each class.
-        targets: $y$, see :func:`one_against_background`.
+        targets: $y$ and the weights, see :func:`one_against_background`.
 
     Returns:
-        The mean over images and classes; a pair with $y = 0$ adds 0.
+        The weighted mean over the classes of an image, and the mean over images.
 
     >>> responses = torch.tensor([[[[[-9.0, 0.0]]]]])
-    >>> discriminability_loss(responses, torch.ones(1, 1)).item()  # log 2
+    >>> discriminability_loss(responses, one_against_background(torch.ones(1, 1))).item()  # log 2
     0.6931471824645996
     """
     strongest = _pooled(responses, "gmp")
-    return _mean_over_filters(F.softplus(-targets[:, :, None] * strongest), targets != 0)  # (5.3)
+    return _mean(F.softplus(-targets.sign[:, :, None] * strongest), targets.share)  # (5.3)
 
 
-def background_loss(responses: Float[Tensor, "B K J h w"], targets: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+def background_loss(responses: Float[Tensor, "B K J h w"], targets: Targets) -> Float[Tensor, ""]:
     r"""$\frac1J\sum_j \psi\big(\mathrm{gavg}(F_j * \Phi)\big)$ where $y = -1$, else 0 (equation 5.4).
 
     The maximum has a gradient at one cell alone; this mean has one everywhere, and speeds up the learning of what is
@@ -366,16 +390,16 @@ def background_loss(responses: Float[Tensor, "B K J h w"], targets: Float[Tensor
 
     Args:
         responses: of $J$ filters of each class.
-        targets: $y$, see :func:`one_against_background`.
+        targets: $y$ and the weights, see :func:`one_against_background`.
 
     Returns:
-        The mean over all images and classes; a pair with another $y$ adds 0.
+        The weighted mean over the classes of an image, its own adding 0, and the mean over images.
 
     >>> responses = torch.tensor([[[[[-3.0, 3.0]]]], [[[[9.0, 9.0]]]]])
-    >>> background_loss(responses, torch.tensor([[-1.0], [1.0]])).item()  # (log 2) / 2
+    >>> background_loss(responses, one_against_background(torch.tensor([[0.0], [1.0]]))).item()  # (log 2) / 2
     0.3465735912322998
     """
-    return _mean_over_filters(F.softplus(_pooled(responses, "gap")), targets < 0)  # (5.4)
+    return _mean(F.softplus(_pooled(responses, "gap")), targets.share * (targets.sign < 0))  # (5.4)
 
 
 def redundancy(vectors: Float[Tensor, "*sets J D"], similarity: str = "squared") -> Float[Tensor, ""]:
@@ -468,9 +492,9 @@ def _pooled(responses: Float[Tensor, "B K J h w"], how: str) -> Float[Tensor, "B
     return global_pool(responses.flatten(1, 2), how).unflatten(1, responses.shape[1:3])
 
 
-def _mean_over_filters(losses: Float[Tensor, "B K J"], counts: Tensor) -> Float[Tensor, ""]:
-    """The mean over filters, classes and images, with 0 for a pair of image and class that does not count."""
-    return (losses.mean(dim=2) * counts).mean()
+def _mean(losses: Float[Tensor, "B K J"], shares: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """The mean over filters, the sum over classes by their shares, the mean over images."""
+    return (losses.mean(dim=2) * shares).sum(dim=1).mean()
 
 
 def _width(stage: nn.Module) -> int:
