@@ -37,7 +37,6 @@ CHOICES = {
     "negatives": ("others", "background"),
     "balance": ("signs", "pairs"),
     "similarity": ("squared", "absolute"),
-    "compared": ("responses", "positive responses"),
     "reconstruction_reaches": ("autoencoder", "everything"),
 }
 WEIGHTS = ("background_weight", "filter_diversity_weight", "response_diversity_weight", "reconstruction_weight")
@@ -65,14 +64,13 @@ class AnchorNet(nn.Module):
         filters: filters a class, $J$ (the paper's $K$, unknown). Four, so that they can be looked at.
         agnostic_channels: channels that belong to no class (the paper's $L$, unknown). Fewer than there are filters,
             so that some have to be shared.
-        background_weight: of $L^-_{discr}$. As in the paper, it seems: 1.
-        filter_diversity_weight: of $L^A_{div}$. Unknown; with much more than 0.2 the filters leave the object.
-        response_diversity_weight: of $L^B_{div}$, likewise.
-        reconstruction_weight: of $L_{rec}$.
+        background_weight: of $L^-_{discr}$. No source speaks of one; 1.
+        filter_diversity_weight: of $L^A_{div}$. Unknown. In trials on the synthetic worlds, filters coincided without
+            it, left the object with a large one, and did best near 0.2.
+        response_diversity_weight: of $L^B_{div}$, likewise. The responses are compared as they are, without smoothing.
+        reconstruction_weight: of $L_{rec}$. Without effect on the filters unless ``reconstruction_reaches`` them.
         similarity: what of a cosine the diversity losses count: ``"squared"``, or ``"absolute"``. Unknown; the square
             leaves nearly orthogonal filters alone.
-        compared: what $L^B_{div}$ compares: the ``"responses"``, as in the equation, or ``"positive responses"``, so
-            that filters which are silent at the same places are not alike for that.
         negatives: the images that are no image of a class. ``"others"``: all of them. ``"background"``: those without
             any label alone, as in the paper, it seems; what classes share is then no evidence against either.
         balance: how the classes of an image count. ``"signs"``: its own and all others as much as each other.
@@ -116,7 +114,6 @@ class AnchorNet(nn.Module):
         response_diversity_weight: float = 0.2,
         reconstruction_weight: float = 1.0,
         similarity: str = "squared",
-        compared: str = "responses",
         negatives: str = "others",
         balance: str = "signs",
         reconstruction_reaches: str = "autoencoder",
@@ -136,8 +133,8 @@ class AnchorNet(nn.Module):
         }
         _check(self.config)
         self.task, self.trunk, self.negatives, self.balance = task, trunk, negatives, balance
-        self.similarity, self.compared = similarity, compared
-        self.reconstruction_reaches, self.channel_dropout = reconstruction_reaches, channel_dropout
+        self.similarity, self.channel_dropout = similarity, channel_dropout
+        self.reconstruction_reaches = reconstruction_reaches
         self.loss_weights = {name.removesuffix("_weight"): self.config[name] for name in WEIGHTS}
         options = {} if width is None else {"width": width}
         self.backbone = build_backbone(backbone, weights, output_stride, stride_by, **options)
@@ -146,12 +143,12 @@ class AnchorNet(nn.Module):
         channels = [_width(self.backbone.layers[place]) for place in self._places]
         reduced = [min(PCA_CHANNELS if pca_channels is None else pca_channels, width) for width in channels]
         self.reductions = nn.ModuleList(nn.Conv2d(*sizes, 1) for sizes in zip(channels, reduced))
-        self.register_buffer(
-            "pca_is_set", torch.tensor(False)
-        )  # saved with the weights, so that no resumed run sets it
+        self.register_buffer("pca_is_set", torch.tensor(False))  # saved with the weights: a resumed run keeps its PCA
         self._pca_was_looked_for = False
         responses = num_classes * filters
-        self.filters = nn.Conv2d(sum(reduced), responses, 3, padding=1, bias=False)
+        # Beyond the border the outermost cells are repeated. With zeros there any filter would be quieter in a corner,
+        # and whatever an image shows, the greatest response of a filter that should be silent would lie there.
+        self.filters = nn.Conv2d(sum(reduced), responses, 3, padding=1, padding_mode="replicate", bias=False)
         # Without biases the auto-encoder keeps the scale of what it is given, which its loss does not see.
         self.encoder = nn.Conv2d(responses, agnostic_channels, 1, bias=False)
         self.decoder = nn.ConvTranspose2d(agnostic_channels, responses, 3, padding=1, bias=False)
@@ -266,12 +263,11 @@ class AnchorNet(nn.Module):
         responses = self._banks(self._hypercolumn(stages))
         targets = one_against_background(batch["labels"], self.negatives, self.balance)
         banks = self.filters.weight.unflatten(0, responses.shape[1:3]).flatten(2)  # (K, J, 9 D)
-        compared = responses if self.compared == "responses" else responses.relu()
         losses = {
             "discriminability": discriminability_loss(responses, targets),
             "background": background_loss(responses, targets),
             "filter_diversity": redundancy(banks, self.similarity),  # (5.5)
-            "response_diversity": redundancy(compared.flatten(3), self.similarity),  # (5.6)
+            "response_diversity": redundancy(responses.flatten(3), self.similarity),  # (5.6)
             "reconstruction": self._reconstruction(responses.flatten(1, 2)),
         }
         weighted = [weight * losses[name] for name, weight in self.loss_weights.items()]
