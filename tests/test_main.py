@@ -335,5 +335,5 @@ def test_the_help_names_every_paper_that_has_a_recipe(capsys):
     assert main(["train", "--help"]) == 0
     options = " ".join(capsys.readouterr().out.split())
     named = options.split("PAPER ")[-1].split(" options:")[0]
-    trained = {recipe.paper for recipe in RECIPES}  # SEC has no recipe: it needs seed cues, made by another run
+    trained = {recipe.paper for recipe in RECIPES}
     assert set(named.split(", ")) == trained
