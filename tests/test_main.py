@@ -227,7 +227,7 @@ def test_localize_shows_the_class_that_is_asked_for(run_dir, tmp_path, capsys):
 def test_wrong_arguments_are_one_line_and_status_2(run_dir, tmp_path, capsys):
     wrong = {
         "recipe cam/synthetic/huge does not exist": ["train", "cam", "--recipe", "huge"],
-        "paper 'anchornet' has no recipe; expected one of cam, acol": ["train", "anchornet"],
+        "paper 'affinitynet' has no recipe; expected one of cam, acol": ["train", "affinitynet"],
         "x.jpg: found no such file; expected an image file": ["localize", str(run_dir), "x.jpg", "--out", "y"],
         "found a folder; expected an image file": ["localize", str(run_dir), str(tmp_path), "--out", "y"],
         "'colour' is no field of a recipe": ["train", "cam", "--set", "colour=red"],
@@ -335,5 +335,5 @@ def test_the_help_names_every_paper_that_has_a_recipe(capsys):
     assert main(["train", "--help"]) == 0
     options = " ".join(capsys.readouterr().out.split())
     named = options.split("PAPER ")[-1].split(" options:")[0]
-    trained = {recipe.paper for recipe in RECIPES}  # SEC has no recipe: it needs seed cues, made by another run
+    trained = {recipe.paper for recipe in RECIPES}
     assert set(named.split(", ")) == trained

@@ -342,7 +342,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("train", help=train.__doc__, description=train.__doc__)
     command.set_defaults(command=train)
-    papers = "cam, acol, gain, single_classifier, hide_and_seek, iterative_erasing"  # importing them would import torch
+    # written out, since importing them would import torch
+    papers = "cam, acol, gain, sec, anchornet, single_classifier, hide_and_seek, iterative_erasing"
     command.add_argument("paper", metavar="PAPER", help=papers)
     command.add_argument(
         "--dataset", default="synthetic", help="synthetic, tiny-imagenet or folder (default: synthetic)"

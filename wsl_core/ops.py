@@ -12,8 +12,8 @@ from torchvision.transforms.functional import ten_crop
 from wsl_core.errors import DataError, UsageError
 
 __all__ = [
-    "ERASINGS", "POOLINGS", "Grid", "Pooling", "classification_loss", "erase", "global_pool", "normalize",
-    "resize_maps", "ten_crop_scores",
+    "ERASINGS", "POOLINGS", "Descriptors", "Grid", "Pooling", "classification_loss", "erase", "global_pool",
+    "normalize", "resize_maps", "ten_crop_scores",
 ]  # fmt: skip
 
 POSITIONS = (-2, -1)
@@ -277,3 +277,16 @@ def resize_maps(
             share = share[:, None]
         maps = maps.index_select(dim, left).lerp_(maps.index_select(dim, right), share)
     return maps
+
+
+class Descriptors(NamedTuple):
+    """What a network says about every cell of an image, to be matched with the cells of another.
+
+    The ``grid`` of the model that made them says where the cells lie on the image.
+
+    >>> Descriptors(torch.zeros(1, 5, 3, 4)).sigma is None
+    True
+    """
+
+    features: Float[Tensor, "B D h w"]
+    sigma: Float[Tensor, "B 1 h w"] | None = None  # predicted uncertainty of each, where the network has one

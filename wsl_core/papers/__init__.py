@@ -17,6 +17,7 @@ PAPERS = {  # name: file and class
     "hide_and_seek": "erasing_baselines.HideAndSeek",
     "iterative_erasing": "erasing_baselines.IterativeErasing",
     "sec": "sec.SEC",
+    "anchornet": "anchornet.AnchorNet",
 }
 
 
