@@ -195,15 +195,15 @@ def test_the_share_of_each_part_is_of_the_stretched_map():
     assert found[COVERAGE] == pytest.approx({"another": 0.5, "B, head": 1.0, "B, body": 1 / 3, "B, limbs": 1 / 2})
 
 
-def two_squares(width):
+def two_squares(width, label=0):
     """Two squares that A lights up, the brighter of which is erased; the dimmer one has ``4 * width`` pixels."""
     image = torch.zeros(3, SIZE, SIZE)
     image[0, 4:8, 2:6], image[0, 4:8, 8 : 8 + width] = 1.0, 0.8
-    return image, 0, (2, 4, 8 + width, 8)
+    return image, label, (2, 4, 8 + width, 8)
 
 
 def test_a_network_that_never_saw_a_hole_gets_one_at_test():
-    data = {"val": Pictures(two_squares(4)), "test": Pictures(two_squares(6))}
+    data = {"val": Pictures(two_squares(4), two_squares(4, label=1)), "test": Pictures(two_squares(6))}
     models = {"ACoL": Painted(0.9), "one classifier": SingleClassifier(num_classes=2, width=4)}
     models["nothing erased"] = Painted()
     found = chapter.measure_creatures(models, data)
@@ -212,6 +212,7 @@ def test_a_network_that_never_saw_a_hole_gets_one_at_test():
         {"ACoL": 4 / 10, "nothing erased": 0.0, late: 4 / 10}
     )  # 16 of 16 + 24 pixels
     assert found[COVERAGE]["ACoL, A, head"] == 3 / 4, "columns 3, 9 and 12 of 3, 6, 9 and 12"
+    assert found[chapter.ACCURACY]["ACoL, classes by ten crops"] == 1.0, "on val one of two has another label"
     assert models["nothing erased"].erase_threshold == 1.1, "the network itself must stay as it was"
 
 
