@@ -8,15 +8,24 @@ from wsl_core.matching.correspondence import (
     transfer_points,
     warp_image,
 )
+from wsl_core.matching.descriptors import dense_sift, hog, position
 from wsl_core.matching.dsp import dsp
 from wsl_core.matching.nearest import nearest_neighbours
+from wsl_core.matching.proposal_flow import REGION_MATCHERS, match_regions, proposal_flow, sliding_boxes
 
 __all__ = [
     "Correspondence",
     "DescriptorMap",
+    "REGION_MATCHERS",
     "cell_centres",
+    "dense_sift",
     "dsp",
+    "hog",
+    "match_regions",
     "nearest_neighbours",
+    "position",
+    "proposal_flow",
+    "sliding_boxes",
     "transfer_mask",
     "transfer_points",
     "warp_image",

@@ -89,8 +89,8 @@ def warp_image(
     Raises:
         DataError: no cell is valid.
 
-    >>> same = Correspondence(cell_centres((4, 4), Grid(1, 0.5)), torch.ones(4, 4), torch.ones(4, 4).bool(), Grid(1, 0.5))
-    >>> image = torch.rand(3, 4, 4)
+    >>> pixels, ones, image = Grid(stride=1, first=0.5), torch.ones(4, 4), torch.rand(3, 4, 4)
+    >>> same = Correspondence(cell_centres((4, 4), pixels), ones, ones.bool(), pixels)
     >>> torch.allclose(warp_image(image, same, (4, 4)), image)
     True
     """

@@ -111,9 +111,7 @@ class _Pyramid(NamedTuple):
     jump: float  # the most they pay
 
 
-def _check(
-    window: float, cell_window: int, levels: int, smoothness: float, jump: float, truncation: float
-) -> None:
+def _check(window: float, cell_window: int, levels: int, smoothness: float, jump: float, truncation: float) -> None:
     if not 0 <= window <= 1:
         raise UsageError(f"window={window}: expected a share of the map in [0, 1].")
     if cell_window < 0:
@@ -165,8 +163,9 @@ def _node_costs(
     x = own[:, None] + columns
     for i in range(height):  # a row of cells at a time: memory stays small
         y = i + rows
-        inside = ((0 <= y) & (y < height_b))[:, None] & ((0 <= x) & (x < width_b))[:, None]
-        at = distances[i][own[:, None, None], y.clamp(0, height_b - 1)[:, None], x.clamp(0, width_b - 1)[:, None]]
+        on_y, on_x = y.clamp(0, height_b - 1), x.clamp(0, width_b - 1)
+        inside = (y == on_y)[:, None] & (x == on_x)[:, None]
+        at = distances[i][own[:, None, None], on_y[:, None], on_x[:, None]]
         sums.index_add_(0, leaf[i], torch.where(inside, at, 1.0))
     counts = leaf.flatten().bincount(minlength=nodes**2).to(sums)
     sums, counts = sums.unflatten(0, (nodes, nodes)), counts.view(nodes, nodes)
@@ -253,8 +252,9 @@ def _move_cells(
     cells, unlike, on_b = start, lowest, torch.zeros_like(lowest, dtype=torch.bool)
     for i in lengths.argsort(stable=True).tolist():  # of equal costs the first, the shortest way, stays
         goal = start + offsets[i]
-        inside = ((goal >= 0) & (goal <= last)).all(dim=1)
-        row, column = goal.clamp(min=0).minimum(last).unbind(1)
+        nearby = goal.clamp(min=0).minimum(last)
+        inside = (goal == nearby).all(dim=1)
+        row, column = nearby.unbind(1)
         away = b.index_select(0, row * shape_b[1] + column).sub_(a).abs_().sum(dim=1) / scale
         distance = torch.where(inside, away.clamp(max=1), 1.0)
         cost = distance + (way * lengths[i].item() if lengths[i] else 0.0)  # infinity times 0 is none

@@ -10,9 +10,7 @@ from wsl_core.matching.correspondence import Correspondence, DescriptorMap, at_c
 __all__ = ["nearest_neighbours"]
 
 
-def nearest_neighbours(
-    a: DescriptorMap, b: DescriptorMap, mutual: bool = False, chunk: int = 2**22
-) -> Correspondence:
+def nearest_neighbours(a: DescriptorMap, b: DescriptorMap, mutual: bool = False, chunk: int = 2**22) -> Correspondence:
     r"""For every cell $p$ of a the cell of b with the nearest descriptor, $\arg\min_q \|a_p - b_q\|_2$.
 
     Unit descriptors are compared by their angle, since then $\|a_p - b_q\|^2 = 2 - 2\cos(a_p, b_q)$; others as they
@@ -46,9 +44,7 @@ def nearest_neighbours(
     valid = (back[nearest] == own) | (not mutual)
     scores = -(cells_a - cells_b[nearest]).norm(dim=1)
     rows_and_columns = torch.stack([nearest // columns, nearest % columns], dim=-1)
-    return at_cells(
-        a, b, rows_and_columns.unflatten(0, shape), scores.unflatten(0, shape), valid.unflatten(0, shape)
-    )
+    return at_cells(a, b, rows_and_columns.unflatten(0, shape), scores.unflatten(0, shape), valid.unflatten(0, shape))
 
 
 def _nearest(
