@@ -1,11 +1,12 @@
 r"""Proposal Flow: Ham, Cho, Schmid and Ponce, CVPR 2016. Regions are matched first, then what is inside them.
 
-A match $m = (r, r')$ of regions has an appearance, how alike the two look, and an offset $x$: how far r' lies from r
-and how much larger it is. Matches that share an offset support each other, all over the image or in a neighbourhood.
+A match $m = (r, r')$ of regions has an appearance, how alike the two look, and a geometry: how far r' lies from r and
+how much larger it is. Matches that share a geometry support each other, all over the image or in a neighbourhood.
 
 Written from the paper's equations, with the released code beside them where the paper leaves something open. Their
 proposals come from selective search, randomised Prim and others; here they are sliding windows, which the paper has as
-a baseline. Left out: the whitening of HOG, and the smoothing of the flow by a guided filter afterwards.
+a baseline. Left out: the whitening of HOG, and what makes the flow smooth afterwards: matches that meet at one place
+go, and a guided filter fills theirs.
 """
 
 import math
@@ -25,12 +26,13 @@ __all__ = ["REGION_MATCHERS", "match_regions", "proposal_flow", "sliding_boxes"]
 SHARES = (1.0, 0.5, 0.25, 0.125)  # of the image's width and height
 LARGEST_ASPECT_CHANGE = 2.0  # between regions that may match; the released code's
 POOLED = 8  # cells a side of a region's descriptor; the released code's
-HOUGH_CELL = 1 / 45  # bin of an offset in shares of image b; 8,000 bins for twice its width and height in the code
-HOUGH_SCALE = 0.4  # bin of a scale, in octaves of area; the released code's
+HOUGH_CELL = 1 / 45  # bin of a landing in shares of image b; the code has 8,000 for twice its width and height
+HOUGH_RANGE = ((0.0, 0.0, -4.0), (2.0, 2.0, 4.0), (HOUGH_CELL, HOUGH_CELL, 0.4))  # low, high, bin: x, y, octaves
 HOUGH_BLUR = 1.06  # in bins; a released 5 x 5 x 5 Gaussian
 LOCAL_CELL = 1 / 15  # e-folding distance from the local offset, in shares of image b: 20 pixels of 300
 LOCAL_SCALE = 0.3  # decay for an octave of area; the released code has it for a difference of ratios
 MEDIAN_STEPS = 20  # of Weiszfeld's iteration; the released code's
+SAME_AREA = 1.001  # ratio up to which two regions are of one size: rounding
 REGION_MATCHERS = ("nam", "phm", "lom")
 
 
@@ -78,13 +80,16 @@ def match_regions(
     a factor of 2 or more. Then
 
     - ``"nam"``, naive appearance matching: $p(m_a)$.
-    - ``"phm"``, probabilistic Hough matching: $p(m_a)\,h(x_m)$. Every region votes for the offset of each of its
-      matches with its appearance, $h(x) = \sum_m p(m_a)\,p(m_g | x)$, as a Gaussian; once for a bin of offsets.
-    - ``"lom"``, local offset matching: $p(m_a)\,p(m_g | x^*_r)\,g_r$. The local offset $x^*_r$ is the geometric median
-      of the offsets of the best matches of all regions that overlap with r; the geometric term decays exponentially
-      with the distance from it. $g_r$ is the share of the appearance of all best matches that these regions have.
+    - ``"phm"``, probabilistic Hough matching: $p(m_a)\,h(x_m)$. Every region votes for where each of its matches
+      would carry image a, and how much enlarged, $x_m$, with the match's appearance: $h(x) = \sum_m p(m_a)\,p(m_g|x)$,
+      as a Gaussian, and once for a bin. As in the released code, the vote is for the lower right corner of a, so that
+      all matches of one enlargement agree; it does not count beyond twice image b, or beyond 4 octaves.
+    - ``"lom"``, local offset matching: $p(m_a)\,p(m_g | x^*_r)\,g_r$. The offset of a match is the way between the
+      centres. The local offset $x^*_r$ is the geometric median of the offsets of the best matches of all regions that
+      overlap with r; the geometric term decays exponentially with the distance from it. $g_r$ is the share of the
+      appearance of all best matches that these regions have.
 
-    An offset is the way between the centres, in shares of image b, and the logarithm of the areas' ratio to base 2.
+    Ways are in shares of the longer side of image b; scale is the logarithm of the areas' ratio to base 2, in octaves.
 
     Args:
         boxes_a: x0, y0, x1, y1 in pixels of image a, half-open, such as :func:`sliding_boxes` gives.
@@ -109,10 +114,9 @@ def match_regions(
     appearance = _appearance(a, b, boxes_a, boxes_b)
     if how == "nam":
         return appearance
-    offsets = _offsets(boxes_a, boxes_b)
     if how == "phm":
-        return appearance * _hough(appearance, offsets)
-    return appearance * _local(appearance, offsets, boxes_a)
+        return appearance * _hough(appearance, _landings(boxes_a, boxes_b))
+    return appearance * _local(appearance, _offsets(boxes_a, boxes_b), boxes_a)
 
 
 def proposal_flow(
@@ -124,8 +128,9 @@ def proposal_flow(
 ) -> Correspondence:
     """For every cell of a its match in b, by the match of a region around it.
 
-    Of all regions that hold the cell's centre, the one counts whose best match is surest. It carries what it holds
-    into its match by a translation and a scaling of each axis.
+    Of the smallest matched regions that hold the cell's centre, the one counts whose best match is surest. It carries
+    what it holds into its match by a translation and a scaling of each axis. The released code takes the surest of any
+    size: with the full frame among the windows, which overlaps with every other, LOM then has little else to say.
 
     Args:
         boxes_a: as for :func:`match_regions`.
@@ -148,7 +153,9 @@ def proposal_flow(
     shape = a.features.shape[1:]
     centres = cell_centres(shape, a.grid, sureness.device).flatten(0, 1)
     holds = ((boxes_a[:, :2] <= centres[:, None]) & (centres[:, None] < boxes_a[:, 2:])).all(dim=-1)
-    scores, region = (holds * sureness).max(dim=1)
+    areas = (boxes_a[:, 2:] - boxes_a[:, :2]).prod(dim=1)
+    smallest = torch.where(holds & (sureness > 0), areas, torch.inf).amin(dim=1, keepdim=True)
+    scores, region = (holds * (areas <= SAME_AREA * smallest) * sureness).max(dim=1)
     low_a, high_a, low_b, high_b = *boxes_a[region].split(2, dim=1), *boxes_b[region].split(2, dim=1)
     positions = low_b + (centres - low_a) * (high_b - low_b) / (high_a - low_a)
     return Correspondence(
@@ -185,28 +192,40 @@ def _pooled(described: DescriptorMap, boxes: Float[Tensor, "M 4"]) -> Float[Tens
 
 
 def _offsets(boxes_a: Float[Tensor, "M 4"], boxes_b: Float[Tensor, "N 4"]) -> Float[Tensor, "M N 3"]:
+    """The way between the centres of each two regions, and how much larger the second one is."""
+    centres_a, centres_b = ((boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (boxes_a, boxes_b))
+    return _in_shares_and_octaves(centres_b - centres_a[:, None], boxes_a, boxes_b)
+
+
+def _landings(boxes_a: Float[Tensor, "M 4"], boxes_b: Float[Tensor, "N 4"]) -> Float[Tensor, "M N 3"]:
+    """Where the match of each two regions carries the lower right corner of a, and how much larger the second is."""
+    low_a, low_b = boxes_a[:, None, :2], boxes_b[:, :2]
+    enlargement = (boxes_b[:, 2:] - low_b) / (boxes_a[:, None, 2:] - low_a)
+    return _in_shares_and_octaves(low_b + (boxes_a[:, 2:].amax(dim=0) - low_a) * enlargement, boxes_a, boxes_b)
+
+
+def _in_shares_and_octaves(
+    ways: Float[Tensor, "M N 2"], boxes_a: Float[Tensor, "M 4"], boxes_b: Float[Tensor, "N 4"]
+) -> Float[Tensor, "M N 3"]:
     extent = boxes_b[:, 2:].amax() - boxes_b[:, :2].amin()
-    (centres_a, areas_a), (centres_b, areas_b) = _centres_and_areas(boxes_a), _centres_and_areas(boxes_b)
-    ways = (centres_b - centres_a[:, None]) / extent
-    return torch.cat([ways, (areas_b / areas_a[:, None]).log2()[..., None]], dim=-1)
+    octaves_a, octaves_b = ((boxes[:, 2:] - boxes[:, :2]).log2().sum(dim=1) for boxes in (boxes_a, boxes_b))
+    return torch.cat([ways / extent, (octaves_b - octaves_a[:, None])[..., None]], dim=-1)
 
 
-def _centres_and_areas(boxes: Float[Tensor, "M 4"]) -> tuple[Float[Tensor, "M 2"], Float[Tensor, " M"]]:
-    return (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-
-
-def _hough(appearance: Float[Tensor, "M N"], offsets: Float[Tensor, "M N 3"]) -> Float[Tensor, "M N"]:
-    """h at the offset of each match."""
-    bins = (offsets / offsets.new_tensor([HOUGH_CELL, HOUGH_CELL, HOUGH_SCALE])).round().long()
-    bins = bins - bins.amin(dim=(0, 1))
-    shape = (bins.amax(dim=(0, 1)) + 1).tolist()
+def _hough(appearance: Float[Tensor, "M N"], landings: Float[Tensor, "M N 3"]) -> Float[Tensor, "M N"]:
+    """h at the landing of each match; 0 for those that land too far off to count."""
+    low, high, width = landings.new_tensor(HOUGH_RANGE)
+    counts = ((landings >= low) & (landings < high)).all(dim=-1)
+    bins = ((landings.maximum(low).minimum(high) - low) / width).long()
+    shape = [int(count) + 1 for count in (high - low) / width]
     place = (bins[..., 0] * shape[1] + bins[..., 1]) * shape[2] + bins[..., 2]
     regions = torch.arange(len(place), device=place.device)[:, None]
     once, vote = (regions * math.prod(shape) + place).unique(return_inverse=True)
-    highest = appearance.new_zeros(len(once)).scatter_reduce_(0, vote.flatten(), appearance.flatten(), "amax")
-    votes = appearance.new_zeros(math.prod(shape)).index_add_(0, once % math.prod(shape), highest)
+    weights = (appearance * counts).flatten()
+    highest = weights.new_zeros(len(once)).scatter_reduce_(0, vote.flatten(), weights, "amax")
+    votes = weights.new_zeros(math.prod(shape)).index_add_(0, once % math.prod(shape), highest)
     blurred = ndimage.gaussian_filter(votes.view(shape).cpu().numpy(), HOUGH_BLUR, mode="constant")
-    return torch.from_numpy(blurred).to(votes).flatten()[place]
+    return torch.from_numpy(blurred).to(votes).flatten()[place] * counts
 
 
 def _local(
