@@ -153,7 +153,7 @@ def _checked(described: DescriptorMap, name: str) -> DescriptorMap:
     features = described.features.detach()
     if 0 in features.shape:
         raise DataError(f"{name}: found descriptors {tuple(features.shape)}; expected at least one cell and channel.")
-    if not features.isfinite().all():
+    if not torch.stack(features.aminmax()).isfinite().all():  # a NaN anywhere is both; one pass, nothing held
         raise DataError(f"{name}: found NaN or infinity; expected finite descriptors.")
     return DescriptorMap(features.to(torch.promote_types(features.dtype, torch.float32)), described.grid)
 

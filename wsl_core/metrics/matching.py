@@ -207,7 +207,7 @@ def region_matching(
         raise DataError("regions: found NaN or infinity; expected finite boxes and confidences.")
     ious = box_iou(matched, true).diagonal().cpu().numpy()
     pcr = (ious[:, None] > REGION_THRESHOLDS[::-1]).mean(axis=0)  # 1 - tau, without the rounding of a difference
-    surest = ious[confidence.cpu().numpy().argsort(kind="stable")[::-1]][:MOST_SURE]
+    surest = ious[confidence.argsort(descending=True, stable=True).cpu().numpy()][:MOST_SURE]
     miou_at_k = np.full(MOST_SURE, np.nan)
     miou_at_k[: len(surest)] = surest.cumsum() / np.arange(1, len(surest) + 1)
     return RegionMatching(pcr, float(np.trapezoid(pcr, REGION_THRESHOLDS)), miou_at_k)
