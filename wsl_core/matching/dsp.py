@@ -250,14 +250,15 @@ def _move_cells(
     last = torch.tensor(shape_b, device=moves.device) - 1
     lowest = a.new_full((len(a),), torch.inf)
     cells, unlike, on_b = start, lowest, torch.zeros_like(lowest, dtype=torch.bool)
-    for i in lengths.argsort(stable=True).tolist():  # of equal costs the first, the shortest way, stays
-        goal = start + offsets[i]
+    for offset in offsets[order].tolist():
+        goal = start + start.new_tensor(offset)
         nearby = goal.clamp(min=0).minimum(last)
         inside = (goal == nearby).all(dim=1)
         row, column = nearby.unbind(1)
         away = b.index_select(0, row * shape_b[1] + column).sub_(a).abs_().sum(dim=1) / scale
         distance = torch.where(inside, away.clamp(max=1), 1.0)
-        cost = distance + (way * lengths[i].item() if lengths[i] else 0.0)  # infinity times 0 is none
+        length = abs(offset[0]) + abs(offset[1])
+        cost = distance + (way * length if length else 0.0)  # infinity times 0 is none
         better = cost < lowest
         lowest = torch.where(better, cost, lowest)
         cells = torch.where(better[:, None], goal, cells)

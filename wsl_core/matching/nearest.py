@@ -38,27 +38,27 @@ def nearest_neighbours(a: DescriptorMap, b: DescriptorMap, mutual: bool = False,
         raise UsageError(f"chunk={chunk}: expected a number of distances above 0.")
     a, b = check_descriptors(a, b)
     shape, columns = a.features.shape[1:], b.features.shape[2]
-    cells_a, cells_b = (described.features.flatten(1).T.contiguous() for described in (a, b))
-    nearest, back = _nearest(cells_a, cells_b, max(1, chunk // len(cells_b)), mutual)
+    cells_a, cells_b = a.features.flatten(1), b.features.flatten(1)
+    nearest, back = _nearest(cells_a, cells_b, max(1, chunk // cells_b.shape[1]), mutual)
     own = torch.arange(len(nearest), device=nearest.device)
     valid = back[nearest] == own if mutual else torch.ones_like(own, dtype=torch.bool)
-    scores = -cells_b.index_select(0, nearest).sub_(cells_a).norm(dim=1)
+    scores = -cells_b.index_select(1, nearest).sub_(cells_a).square_().sum(dim=0).sqrt()
     rows_and_columns = torch.stack([nearest // columns, nearest % columns], dim=-1)
     return at_cells(a, b, rows_and_columns.unflatten(0, shape), scores.unflatten(0, shape), valid.unflatten(0, shape))
 
 
 def _nearest(
-    a: Float[Tensor, "m D"], b: Float[Tensor, "n D"], rows: int, mutual: bool
+    a: Float[Tensor, "D m"], b: Float[Tensor, "D n"], rows: int, mutual: bool
 ) -> tuple[Int[Tensor, " m"], Int[Tensor, " n"]]:
-    """The nearest row of b for each row of a, and if ``mutual`` of a for each of b; ``rows`` of a at a time."""
-    centre = b.mean(dim=0)  # distances do not feel a common shift; with it, digits would be lost
+    """The nearest cell of b for each of a, and if ``mutual`` of a for each of b; ``rows`` cells of a at a time."""
+    centre = b.mean(dim=1, keepdim=True)  # distances do not feel a common shift; with it, digits would be lost
     a, b = a - centre, b - centre
-    half_a, half_b = (cells.square().sum(dim=1) / 2 for cells in (a, b))
-    nearest = half_a.new_empty(len(a), dtype=torch.long)
-    back, highest = nearest.new_zeros(len(b)), half_b.new_full((len(b),), -torch.inf)
-    for start in range(0, len(a), rows):
+    half_a, half_b = (cells.square().sum(dim=0) / 2 for cells in (a, b))
+    nearest = half_a.new_empty(len(half_a), dtype=torch.long)
+    back, highest = nearest.new_zeros(len(half_b)), torch.full_like(half_b, -torch.inf)
+    for start in range(0, len(half_a), rows):
         part = slice(start, start + rows)
-        closeness = torch.addmm(-half_b, a[part], b.T)  # minus half the squared distance, but for what a adds to a row
+        closeness = torch.addmm(-half_b, a[:, part].T, b)  # minus half the squared distance, but for half_a
         nearest[part] = closeness.argmax(dim=1)
         if mutual:
             high, row = closeness.sub_(half_a[part, None]).max(dim=0)
