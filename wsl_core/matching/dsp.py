@@ -8,6 +8,7 @@ Written from the paper's equations. In the released code only the script that ca
 its numbers stand below. What those parts do, and how they are joined, is reconstructed.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -231,6 +232,10 @@ def _lower_envelope(costs: Float[Tensor, "M Y X"], way: float, jump: float) -> F
     return torch.minimum(costs, highest)
 
 
+def _length(way: tuple[int, int]) -> int:
+    return abs(way[0]) + abs(way[1])
+
+
 def _move_cells(
     a: Float[Tensor, "D h w"],
     b: Float[Tensor, "D h2 w2"],
@@ -244,21 +249,18 @@ def _move_cells(
     a, b = (features.flatten(1).T.contiguous() for features in (a, b))
     own = torch.cartesian_prod(*(torch.arange(side, device=moves.device) for side in shape_a))
     start = own + moves.flatten(0, 1)
-    around = torch.arange(-window, window + 1, device=moves.device)
-    offsets = torch.cartesian_prod(around, around)
-    lengths = offsets.abs().sum(dim=1)
+    around = itertools.product(range(-window, window + 1), repeat=2)
     last = torch.tensor(shape_b, device=moves.device) - 1
     lowest = a.new_full((len(a),), torch.inf)
     cells, unlike, on_b = start, lowest, torch.zeros_like(lowest, dtype=torch.bool)
-    for offset in offsets[order].tolist():
-        goal = start + start.new_tensor(offset)
+    for down, right in sorted(around, key=_length):  # of equal costs the first, the shortest way, stays
+        goal = start + start.new_tensor([down, right])
         nearby = goal.clamp(min=0).minimum(last)
         inside = (goal == nearby).all(dim=1)
         row, column = nearby.unbind(1)
         away = b.index_select(0, row * shape_b[1] + column).sub_(a).abs_().sum(dim=1) / scale
         distance = torch.where(inside, away.clamp(max=1), 1.0)
-        length = abs(offset[0]) + abs(offset[1])
-        cost = distance + (way * length if length else 0.0)  # infinity times 0 is none
+        cost = distance + (way * _length((down, right)) if down or right else 0.0)  # infinity times 0 is none
         better = cost < lowest
         lowest = torch.where(better, cost, lowest)
         cells = torch.where(better[:, None], goal, cells)
