@@ -178,6 +178,16 @@ def test_the_local_offset_is_the_median_of_the_neighbourhood():
     torch.testing.assert_close(closeness[3, 3], shares[3])
 
 
+def test_regions_that_match_nothing_have_no_say_in_the_local_offset():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [0, 5, 10, 15], [50, 50, 60, 60]])
+    appearance = torch.zeros(4, 1)
+    appearance[0] = 0.5
+    offsets = torch.tensor([[0.1, 0.0, 0.0], [0.9, 0.0, 0.0], [0.8, 0.0, 0.0], [0.0, 0.0, 0.0]])[:, None]
+    closeness = _local(appearance, offsets, boxes)
+    torch.testing.assert_close(closeness[0, 0], torch.tensor(1.0), atol=1e-3, rtol=0)
+    assert closeness.isfinite().all() and closeness[3, 0] == 0
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 999), st.integers(3, 7))
 def test_a_geometric_median_has_the_least_sum_of_distances(seed, count):

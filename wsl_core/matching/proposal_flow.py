@@ -236,7 +236,7 @@ def _local(
     votes = offsets[torch.arange(len(best)), best]
     low, high = torch.maximum(boxes[:, None, :2], boxes[:, :2]), torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
     near = (low < high).all(dim=-1).to(appearance)  # overlapping regions, itself among them
-    local = _geometric_medians(votes, near)
+    local = _geometric_medians(votes, near * (sureness > 0))  # where nothing matches there is no vote
     apart = offsets - local[:, None]
     closeness = torch.exp(-apart[..., :2].norm(dim=-1) / LOCAL_CELL - LOCAL_SCALE * apart[..., 2].abs())
     return closeness * (near @ sureness / sureness.sum())[:, None]
@@ -244,8 +244,8 @@ def _local(
 
 def _geometric_medians(points: Float[Tensor, "M 3"], weights: Float[Tensor, "K M"]) -> Float[Tensor, "K 3"]:
     """The point with the least weighted sum of distances to ``points``, for each row of weights (Weiszfeld, 1937)."""
-    medians = weights @ points / weights.sum(dim=1, keepdim=True)
+    pull = weights
     for _ in range(MEDIAN_STEPS):
+        medians = pull @ points / pull.sum(dim=1, keepdim=True).clamp(min=1e-12)  # 0 where every weight is
         pull = weights / torch.cdist(medians, points).clamp(min=1e-6)
-        medians = pull @ points / pull.sum(dim=1, keepdim=True)
     return medians
