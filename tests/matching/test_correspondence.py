@@ -58,9 +58,11 @@ def test_a_point_moves_with_the_nearest_cell_even_from_beyond_the_map():
 
 
 def test_of_two_cells_at_the_same_distance_the_upper_left_one_counts():
-    positions = cell_centres((2, 2), PIXELS) + torch.tensor([[[10.0, 0], [20, 0]], [[30, 0], [40, 0]]])
-    correspondence = Correspondence(positions, torch.ones(2, 2), torch.ones(2, 2).bool(), PIXELS)
-    assert transfer_points(torch.tensor([[1.0, 1.0]]), correspondence).tolist() == [[11.0, 1.0]]
+    moves = torch.arange(9.0).view(3, 3, 1) * torch.tensor([10.0, 0.0])
+    ones = torch.ones(3, 3)
+    correspondence = Correspondence(cell_centres((3, 3), PIXELS) + moves, ones, ones.bool(), PIXELS)
+    points = torch.tensor([[1.0, 1.0], [2.0, 1.0], [1.0, 2.0], [2.0, 2.0]])
+    assert (transfer_points(points, correspondence) - points)[:, 0].tolist() == [0, 10, 30, 40]
 
 
 def test_missing_points_stay_missing():

@@ -26,6 +26,7 @@ from wsl_core.matching.proposal_flow import (
     _landings,
     _local,
     _offsets,
+    _pooled,
 )
 from wsl_core.ops import Grid
 
@@ -115,6 +116,15 @@ def test_regions_of_different_shape_do_not_match():
     assert not appearance[change >= 2].any() and appearance[(change > 1.8) & (change < 2)].any()
 
 
+@pytest.mark.parametrize("grid", [GRID, Grid(stride=4, first=0), Grid(stride=2.5, first=5)])
+def test_regions_are_pooled_where_their_grid_says(grid):
+    """Of cells that know where they are, a region's mean is its middle."""
+    places = DescriptorMap(cell_centres((20, 24), grid).permute(2, 0, 1), grid)
+    boxes = torch.tensor([[12.0, 10.0, 40.0, 38.0], [20.0, 15.0, 27.0, 40.0]])
+    middles = _pooled(places, boxes).unflatten(1, (2, -1)).mean(dim=-1)
+    torch.testing.assert_close(middles, (boxes[:, :2] + boxes[:, 2:]) / 2)
+
+
 def test_offsets_are_shares_of_image_b_and_octaves_of_area():
     boxes_a = torch.tensor([[10.0, 10, 20, 30]])
     boxes_b = torch.tensor([[0.0, 0, 100, 50], [25, 10, 45, 50]])
@@ -158,9 +168,10 @@ def test_votes_reach_neighbouring_bins():
 
 
 def test_matches_that_land_far_off_do_not_count():
-    landings = landed([0.4], [-0.1], [2.1], [0.4], [0.4])
-    landings[3:, 0, 2] = torch.tensor([-4.1, 4.1])
-    assert (_hough(torch.ones(5, 1), landings)[:, 0] > 0).tolist() == [True, False, False, False, False]
+    """Although there are votes in the bins next to which they land."""
+    landings = landed([0.0], [-0.1], [1.98], [2.1], [0.4], [0.4], [1.2], [1.2])
+    landings[4:, 0, 2] = torch.tensor([-3.9, -4.1, 3.9, 4.1])
+    assert (_hough(torch.ones(8, 1), landings)[:, 0] > 0).tolist() == [True, False] * 4
 
 
 def test_the_local_offset_is_the_median_of_the_neighbourhood():

@@ -85,14 +85,13 @@ def dsp(
     if min(shape_a) < 2 ** (levels - 1):
         raise UsageError(f"levels={levels}: a map of {tuple(shape_a)} cells has fewer than {2 ** (levels - 1)} a side.")
     step = math.ceil(math.sqrt(max(math.prod(shape_a), math.prod(shape_b)) / MOST_SAMPLES))
-    first = min(step // 2, *(side - 1 for side in (*shape_a, *shape_b)))
-    seen_a, seen_b = (described.features[:, first::step, first::step] for described in (a, b))
+    seen_a, seen_b = (described.features[:, ::step, ::step] for described in (a, b))
     distances = torch.cdist(seen_a.flatten(1).T.contiguous(), seen_b.flatten(1).T.contiguous(), p=1)
     scale = (truncation * distances.mean().item()) or 1.0  # every distance between flat images is 0
     distances = (distances / scale).clamp(max=1).unflatten(1, seen_b.shape[1:]).unflatten(0, seen_a.shape[1:])
     rows, columns = (_translations(max(sides), window, step, distances) for sides in zip(shape_a, shape_b))
     leaf = _leaves(shape_a, levels, distances)  # of each cell
-    costs = _node_costs(distances, rows // step, columns // step, leaf[first::step, first::step], levels)
+    costs = _node_costs(distances, rows // step, columns // step, leaf[::step, ::step], levels)
     way = smoothness / max(shape_a)  # what a way of one cell costs
     moves = torch.cartesian_prod(rows, columns)
     chosen = _best_labels(_Pyramid(costs.double(), _edges(levels, distances), moves, way, way * step, jump))
