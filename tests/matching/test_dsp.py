@@ -136,6 +136,11 @@ def test_flat_images_stay_where_they_are(smoothness):
     assert not moves(result).any() and not result.scores.any() and result.valid.all()
 
 
+def test_images_that_have_nothing_alike_stay_where_they_are():
+    result = dsp(random_map(4, 12, 12), random_map(4, 12, 12, 1), truncation=1e-6)
+    assert not moves(result).any() and (result.scores == -1).all() and result.valid.all()
+
+
 envelopes = st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(0, 99))
 
 
