@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsl_core.errors import DataError, UsageError
@@ -38,6 +38,7 @@ def mirrored(height, width):
     return Correspondence(positions, ones, ones.bool(), PIXELS)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(1, 16), st.floats(0, 8), st.data())
 def test_each_centre_goes_where_its_cell_goes(height, width, stride, first, data):
     seed = data.draw(st.integers(0, 100))
@@ -93,6 +94,7 @@ def test_without_any_match_nothing_is_carried():
         transfer_mask(LABELS, nothing, (2, 2))
 
 
+@settings(deadline=None)
 @given(st.integers(-3, 3), st.integers(-3, 3))
 def test_images_and_masks_move_by_whole_pixels_exactly_and_their_border_holds(right, down):
     correspondence = moved((5, 8), PIXELS, (float(right), float(down)))
@@ -113,6 +115,7 @@ def test_what_is_carried_over_has_the_size_of_image_a():
     assert transfer_mask(LABELS, coarse, (8, 12)).shape == (8, 12)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_no_label_and_no_colour_is_invented(seed):
     random = torch.Generator().manual_seed(seed)

@@ -75,6 +75,7 @@ def test_descriptors_have_unit_length_or_none(describe):
     assert describe(IMAGE.half()).features.dtype == torch.float16 and describe(IMAGE.double()).features.isfinite().all()
 
 
+@settings(deadline=None)
 @given(st.integers(8, 50), st.integers(8, 50), st.integers(1, 8))
 def test_position_is_relative_to_the_image(height, width, stride):
     described = position((height, width), stride=stride)

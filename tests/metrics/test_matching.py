@@ -59,6 +59,7 @@ def test_224_stretches_each_axis_by_itself():
     assert pck(down, TARGET, TARGET, **at) == 1.0 and pck(across, TARGET, TARGET, **at) == 0.0
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100), st.integers(1, 300))
 def test_an_error_of_exactly_the_reach_counts_unless_strict(percent, length):
     """In whole numbers there is no rounding to hide behind: the error is a whole share of the length."""
@@ -69,6 +70,7 @@ def test_an_error_of_exactly_the_reach_counts_unless_strict(percent, length):
     assert pck(predicted, target, target, strict=True, **at) == 0.0
 
 
+@settings(deadline=None)
 @given(points, points, st.sampled_from(NORMALISERS), st.booleans())
 def test_pck_grows_with_alpha_and_strictness_never_helps(predicted, places, normaliser, strict):
     places[0] = places[1] + 1  # the keypoints have an extent
@@ -81,6 +83,7 @@ def test_pck_grows_with_alpha_and_strictness_never_helps(predicted, places, norm
     assert pck(target[:, :2], target, target, strict=True, **options)[0] == 0
 
 
+@settings(deadline=None)
 @given(points, points, st.sampled_from([0.5, 2.0, 4.0]))
 def test_pck_by_keypoints_ignores_the_scale_of_the_image(predicted, places, scale):
     places[0] = places[1] + 1
@@ -132,6 +135,7 @@ def part_iou(predicted, target, part):
     return ((found & true).sum() / (found | true).sum()).item(), (found | true).sum().item(), true.sum().item()
 
 
+@settings(deadline=None)
 @given(part_maps, part_maps.filter(lambda parts: (parts > 0).any()))
 def test_weighted_iou_by_its_definition(predicted, target):
     common = target[target > 0].unique().tolist()
@@ -172,6 +176,7 @@ def test_weighted_iou_of_no_common_part_and_of_wrong_ones():
         unchecked(parts, parts.T, (1,), "union")
 
 
+@settings(deadline=None)
 @given(part_maps, part_maps.filter(lambda parts: (parts == 1).any()))
 def test_mask_iou_is_that_of_a_single_part(predicted, target):
     value = mask_iou(predicted == 1, target == 1)
@@ -192,6 +197,7 @@ def strips(*widths):
 WHOLE = strips(100)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=120), st.randoms())
 def test_pcr_counts_strictly_and_never_falls(percents, random):
     matched, true = strips(*percents), WHOLE.expand(len(percents), 4)

@@ -9,9 +9,9 @@ from wsl_core.matching.correspondence import (
     warp_image,
 )
 from wsl_core.matching.descriptors import dense_sift, hog, position
-from wsl_core.matching.dsp import dsp
 from wsl_core.matching.nearest import nearest_neighbours
-from wsl_core.matching.proposal_flow import REGION_MATCHERS, match_regions, proposal_flow, sliding_boxes
+from wsl_core.matching.regions import REGION_MATCHERS, match_regions, proposal_flow, sliding_boxes
+from wsl_core.matching.spatial_pyramid import dsp
 
 __all__ = [
     "Correspondence",

@@ -14,8 +14,9 @@ def nearest_neighbours(a: DescriptorMap, b: DescriptorMap, mutual: bool = False,
     r"""For every cell $p$ of a the cell of b with the nearest descriptor, $\arg\min_q \|a_p - b_q\|_2$.
 
     Unit descriptors are compared by their angle, since then $\|a_p - b_q\|^2 = 2 - 2\cos(a_p, b_q)$; others as they
-    are. Where several cells are equally near, the first one counts. Costs one matrix product of the two maps and
-    holds ``chunk`` of its values at a time.
+    are. Where several cells are equally near, the first one counts; squared distances that differ by less than about a
+    millionth of the descriptors' squared length cannot be told apart in single precision. Costs one matrix product of
+    the two maps and holds ``chunk`` of its values at a time.
 
     Args:
         mutual: only those matches are valid of which each cell is the other's nearest.

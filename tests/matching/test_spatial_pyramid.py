@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from wsl_core.errors import UsageError
 from wsl_core.matching import DescriptorMap, cell_centres, dsp
-from wsl_core.matching.dsp import _best_labels, _edges, _energy, _leaves, _lower_envelope, _node_costs, _Pyramid
+from wsl_core.matching.spatial_pyramid import (
+    _best_labels,
+    _edges,
+    _energy,
+    _leaves,
+    _lower_envelope,
+    _node_costs,
+    _Pyramid,
+)
 from wsl_core.ops import Grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -144,6 +152,7 @@ def test_images_that_have_nothing_alike_stay_where_they_are():
 envelopes = st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(0, 99))
 
 
+@settings(deadline=None)
 @given(envelopes, st.sampled_from([0.0, 0.1, 1.0, INFINITY]), st.sampled_from([0.0, 0.3, INFINITY]))
 def test_the_lower_envelope_is_the_least_over_all_ways(shape, way, jump):
     height, width, seed = shape

@@ -140,7 +140,8 @@ def proposal_flow(
         Scores are those of :func:`match_regions`. A cell that no matched region holds is not valid.
 
     Raises:
-        UsageError, DataError: as :func:`match_regions`.
+        UsageError: as in :func:`match_regions`.
+        DataError: as in :func:`match_regions`.
 
     >>> from wsl_core.ops import Grid
     >>> features = torch.rand(8, 16, 16, generator=torch.Generator().manual_seed(0))

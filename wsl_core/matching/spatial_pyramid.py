@@ -39,14 +39,13 @@ def dsp(
     r"""For every cell of a its match in b, by deformable spatial pyramid matching.
 
     The nodes $i$ of the pyramid take the translations $t_i$ that minimise
-
-    $$E(t) = \sum_i \frac{1}{|i|}\sum_{p\in i} d(p, p + t_i) + \sum_{ij} \min(\alpha\,\|t_i - t_j\|_1, \gamma),\qquad
-    d(p, q) = \min\Big(\frac{\|a_p - b_q\|_1}{\lambda\,\bar d}, 1\Big),$$
-
-    where $ij$ are parents with their children and neighbours within a level, and $\bar d$ is the mean distance of a
-    descriptor of a to one of b: descriptors of any scale will do. A place beside image b costs 1, as the worst match.
-    Loopy belief propagation minimises $E$; the best labelling on its way, single translations included, is kept. Each
-    cell $p$ of node $i$ then minimises $d(p, p + t_p) + \alpha\,\|t_p - t_i\|_1$. Of equal costs the shorter way wins.
+    $E(t) = \sum_i \frac{1}{|i|}\sum_{p\in i} d(p, p + t_i) + \sum_{ij} \min(\alpha\,\|t_i - t_j\|_1, \gamma)$, where
+    $ij$ are parents with their children and neighbours within a level. The data cost
+    $d(p, q) = \min(\|a_p - b_q\|_1 / (\lambda\,\bar d), 1)$ is a truncated $L_1$ distance; with $\bar d$, the mean
+    distance of a descriptor of a to one of b, descriptors of any scale will do. A place beside image b costs 1, as the
+    worst match. Loopy belief propagation minimises $E$; the best labelling on its way, single translations included, is
+    kept. Each cell $p$ of node $i$ then minimises $d(p, p + t_p) + \alpha\,\|t_p - t_i\|_1$. Of equal costs the shorter
+    way wins.
 
     With $\alpha = \gamma = \infty$ everything moves by one translation. With $\alpha = 0$ each cell takes the nearest
     neighbour, by the $L_1$ distance, within its window around its node's match.

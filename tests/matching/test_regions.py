@@ -17,7 +17,7 @@ from wsl_core.matching import (
     proposal_flow,
     sliding_boxes,
 )
-from wsl_core.matching.proposal_flow import (
+from wsl_core.matching.regions import (
     HOUGH_CELL,
     LOCAL_CELL,
     LOCAL_SCALE,
@@ -39,6 +39,7 @@ def random_map(channels, height, width, seed=0):
     return DescriptorMap(torch.rand(channels, height, width, generator=torch.Generator().manual_seed(seed)), GRID)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 500))
 def test_sliding_boxes_cover_the_image_and_nothing_else(height, width):
     boxes = sliding_boxes((height, width))
