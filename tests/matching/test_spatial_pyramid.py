@@ -61,8 +61,8 @@ def test_infinite_smoothness_is_the_best_single_translation(seed, height, width)
         return at.mean() + sum(part.mean() for half in at.chunk(2) for part in half.chunk(2, dim=1))
 
     ways = [(v, u) for v in range(-reach_y, reach_y + 1) for u in range(-reach_x, reach_x + 1)]
-    v, u = min(ways, key=lambda way: cost(*way))
-    assert moves(result)[0, 0].tolist() == [u, v]
+    u, v = moves(result)[0, 0].tolist()
+    assert (v, u) in ways and cost(v, u).item() == pytest.approx(min(cost(*way).item() for way in ways), abs=1e-5)
     rows, columns = torch.arange(8)[:, None] + v, torch.arange(6) + u
     assert torch.equal(result.valid, (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width))
 
