@@ -10,6 +10,18 @@ from wsl_core.metrics.localization import (
     fixed_box_accuracy,
     pointing_hits,
 )
+from wsl_core.metrics.matching import (
+    NORMALISERS,
+    PART_WEIGHTS,
+    RegionMatching,
+    active_regions,
+    mask_iou,
+    mean_over_pairs,
+    pck,
+    region_matching,
+    true_regions,
+    weighted_iou,
+)
 from wsl_core.metrics.pixels import PixelEvaluator
 from wsl_core.metrics.segmentation import SegmentationEvaluator
 from wsl_core.metrics.statistics import (
@@ -23,11 +35,15 @@ from wsl_core.metrics.statistics import (
 )
 
 __all__ = [
+    "NORMALISERS",
+    "PART_WEIGHTS",
     "Interval",
     "LocalizationEvaluator",
     "MaxBoxAccEvaluator",
     "PixelEvaluator",
+    "RegionMatching",
     "SegmentationEvaluator",
+    "active_regions",
     "best_centered_box",
     "best_iou_curves",
     "best_ious",
@@ -36,9 +52,15 @@ __all__ = [
     "centered_boxes",
     "equivalent",
     "fixed_box_accuracy",
+    "mask_iou",
     "mean_interval",
+    "mean_over_pairs",
     "paired_difference",
+    "pck",
     "pointing_hits",
     "prediction_interval",
+    "region_matching",
     "seeds_needed",
+    "true_regions",
+    "weighted_iou",
 ]
