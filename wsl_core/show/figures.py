@@ -93,7 +93,7 @@ def grid_html(
         label = f"{alt} ({index + 1} of {len(pictures)}{': ' + title if title else ''})"
         cells.append(captioned(img_html(picture, label, width), title))
     # A row that does not fit, as on a phone, breaks within itself: what belongs together stays together.
-    least = min(140 if columns == 4 else 96, (_ARTICLE + _GAP) // columns - _GAP)
+    least = min(width, 140 if columns == 4 else 96, (_ARTICLE + _GAP) // columns - _GAP)
     cell = f"flex:0 1 calc({100 / columns:.3f}% - {_GAP}px);min-width:{least}px;max-width:{width}px"
     cells = [f'<div style="{cell}">{picture}</div>' for picture in cells]
     row = f"display:flex;flex-wrap:wrap;gap:{_GAP}px;max-width:{columns * (width + _GAP)}px;margin-bottom:{_GAP}px"
