@@ -383,8 +383,11 @@ def test_the_key_changes_with_what_decides():
     assert run_key(RECIPE.replace(workers=2, source="other"), "1", 0) in keys
 
 
+CAM_RECIPE = Recipe("cam", "synthetic", steps=1)
+
+
 def test_training_reads_the_loop_the_paper_and_what_they_import():
-    sources = set(training_sources("cam"))
+    sources = set(training_sources(CAM_RECIPE))
     needed = ("papers.cam.CAM", "ops.POOLINGS", "backbones.BasicBlock", "training.loop.start_accelerator")
     needed += ("training.loop.count_steps", "training.runs._begin")
     assert {f"wsl_core.{name}" for name in needed} <= sources
@@ -392,10 +395,24 @@ def test_training_reads_the_loop_the_paper_and_what_they_import():
     assert not any(name.startswith(beside) for name in sources)
 
 
+def test_of_the_backbones_only_the_one_that_is_trained_counts():
+    small, vgg16 = (set(training_sources(CAM_RECIPE.replace(model={"backbone": name}))) for name in ("small", "vgg16"))
+    assert set(training_sources(CAM_RECIPE)) == small
+    assert small - vgg16 == {f"wsl_core.backbones.{name}" for name in ("BACKBONES[small]", "_small", "BasicBlock")}
+    assert "wsl_core.backbones._vgg16" in vgg16 - small
+    whole, of_small, of_vgg16, of_none = (
+        source_digest([f"wsl_core.backbones.BACKBONES{entry}"]) for entry in ("", "[small]", "[vgg16]", "[none]")
+    )
+    assert len({whole, of_small, of_vgg16, of_none}) == 4
+    assert run_key(CAM_RECIPE, "1", 0) != run_key(
+        CAM_RECIPE.replace(model={"backbone": "none"}), "1", 0
+    )  # building it is the error
+
+
 def test_what_measures_is_found_from_the_function():
     from wsl_core.claims.experiments.cam import measure_text
 
-    sources = set(sources_of(measure_text))
+    sources = set(sources_of(measure_text, recipe=CAM_RECIPE))
     assert {"wsl_core.ops.resize_maps", "wsl_core.training.evaluation.predict"} <= sources
     assert not any(name.startswith("wsl_core.claims.experiments.gap_vs_gmp") for name in sources)
     assert "wsl_core.claims.experiments.cam.EXPERIMENTS" not in sources  # a comprehension's variables are its own

@@ -190,7 +190,7 @@ def _record(claim: Claim, experiment: Experiment, scale: str, key: str, measured
         differences=differences(claim, values),
         key=key,
         data_version=experiment.data_versions(scale),
-        source=experiment.source(),
+        source=experiment.source(scale),
         code_version=wsl_core.__version__,
         commit=_commit(),
         hardware="; ".join(dict.fromkeys(one["hardware"] for one in measured)),

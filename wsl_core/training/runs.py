@@ -238,7 +238,7 @@ def _environment(accelerator: Accelerator, recipe: Recipe) -> dict[str, Any]:
     return {
         "wsl_core": wsl_core.__version__,
         "commit": _commit(),
-        "source": source_digest(training_sources(recipe.paper)),
+        "source": source_digest(training_sources(recipe)),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,

@@ -8,7 +8,7 @@ import ast
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ TRAINING = ("wsl_core.training.runs._begin", "wsl_core.training.loop.train")
 KEYED_OTHERWISE = tuple(f"wsl_core.{name}" for name in ("data", "recipes", "errors", "files", "training.sources"))
 NOT_IN_LOOP = ("wsl_core.training.run_directory", "wsl_core.training.evaluation")
 ONLY_FINDS = ("wsl_core.papers", "wsl_core")  # pages that import by name; what they find is named elsewhere
+REGISTRY = "wsl_core.backbones.BACKBONES"  # a run reads one entry of it; further networks are beside its path
 NEWER_THAN_3_11 = ("type_params",)  # fields of the syntax tree that later versions of Python add
 
 
@@ -36,37 +37,47 @@ def run_key(recipe: Recipe, data_version: str, seed: int) -> str:
     >>> a == b, len(a)
     (True, 20)
     """
-    source = source_digest(training_sources(recipe.paper))
+    source = source_digest(training_sources(recipe))
     parts = {"recipe": recipe.identity(), "data": data_version, "seed": seed, "source": source}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def training_sources(paper: str) -> list[str]:
-    """The definitions that decide about trained weights: the loop, the paper's model, and what they use.
+def training_sources(recipe: Recipe) -> list[str]:
+    """The definitions that decide about trained weights: the loop, the paper's model, its backbone, and what they use.
 
     A paper that has no file here, such as a reader's own model, adds nothing.
 
-    >>> sources = training_sources("cam")
+    >>> sources = training_sources(Recipe("cam", "synthetic", steps=10))
     >>> "wsl_core.ops.global_pool" in sources, "wsl_core.papers.cam.grad_cam" in sources
     (True, False)
+    >>> [source for source in sources if "BACKBONES" in source]
+    ['wsl_core.backbones.BACKBONES[small]']
     """
-    roots = [*TRAINING, *([f"wsl_core.papers.{PAPERS[paper]}"] if paper in PAPERS else [])]
-    return _reachable(roots, (*KEYED_OTHERWISE, *NOT_IN_LOOP))
+    papers = [f"wsl_core.papers.{PAPERS[recipe.paper]}"] if recipe.paper in PAPERS else []
+    return _reachable([*TRAINING, *papers], _backbone(recipe), (*KEYED_OTHERWISE, *NOT_IN_LOOP))
 
 
-def sources_of(*functions: Callable) -> list[str]:
+def sources_of(*functions: Callable, recipe: Recipe) -> list[str]:
     """The definitions of this package that decide about what functions return; data and recipes are keyed otherwise.
 
+    Args:
+        recipe: of the networks that they are called with or build; only its backbone counts.
+
     >>> from wsl_core.localize import mask_from_maps
-    >>> "wsl_core.ops.normalize" in sources_of(mask_from_maps)
+    >>> "wsl_core.ops.normalize" in sources_of(mask_from_maps, recipe=Recipe("cam", "synthetic", steps=10))
     True
     """
     owners = [function if hasattr(function, "__qualname__") else type(function) for function in functions]
-    return _reachable([f"{owner.__module__}.{owner.__qualname__.partition('.')[0]}" for owner in owners])
+    roots = [f"{owner.__module__}.{owner.__qualname__.partition('.')[0]}" for owner in owners]
+    return _reachable(roots, _backbone(recipe), KEYED_OTHERWISE)
+
+
+def _backbone(recipe: Recipe) -> str:
+    return recipe.model.get("backbone", "small")
 
 
 def source_digest(sources: Iterable[str]) -> str:
-    """SHA-256 over the syntax trees of definitions, such as ``"wsl_core.ops.normalize"``.
+    """SHA-256 over the syntax trees of definitions: ``"wsl_core.ops.normalize"``, or an entry ``"module.TABLE[key]"``.
 
     Comments, docstrings and formatting do not count.
 
@@ -87,7 +98,7 @@ class _Module(NamedTuple):
     imported: dict[str, str]
 
 
-def _reachable(roots: Iterable[str], left_out: tuple[str, ...] = KEYED_OTHERWISE) -> list[str]:
+def _reachable(roots: Iterable[str], backbone: str, left_out: tuple[str, ...]) -> list[str]:
     """Full names of all definitions of the package that ``roots`` lead to, themselves included."""
     found: set[str] = set()
     waiting = list(roots)
@@ -106,6 +117,8 @@ def _reachable(roots: Iterable[str], left_out: tuple[str, ...] = KEYED_OTHERWISE
         if name in here.imported:
             waiting.append(here.imported[name])
             continue
+        if source == REGISTRY:
+            source = f"{REGISTRY}[{backbone}]"
         found.add(source)
         nodes = [node for part in _definition(source) for node in ast.walk(part)]
         used = {node.id for node in nodes if isinstance(node, ast.Name)}
@@ -115,11 +128,23 @@ def _reachable(roots: Iterable[str], left_out: tuple[str, ...] = KEYED_OTHERWISE
     return sorted(found)
 
 
-def _definition(source: str) -> list[ast.stmt]:
+def _definition(source: str) -> Sequence[ast.AST]:
     module, _, name = source.rpartition(".")
+    name, _, entry = name.partition("[")
     if module and _path(module) and name in (defined := _read(module).defined):
-        return defined[name]
+        return _entry(defined[name], entry.rstrip("]")) if entry else defined[name]
     raise UsageError(f"source {source!r} does not exist.")
+
+
+def _entry(definition: list[ast.stmt], key: str) -> list[ast.expr]:
+    """The value of one key of a dictionary; nothing for a key that it does not have, as whoever builds it will say."""
+    dictionaries = [node for statement in definition for node in ast.walk(statement) if isinstance(node, ast.Dict)]
+    return [
+        value
+        for dictionary in dictionaries
+        for name, value in zip(dictionary.keys, dictionary.values, strict=True)
+        if isinstance(name, ast.Constant) and name.value == key
+    ]
 
 
 def _read(module: str) -> _Module:

@@ -48,11 +48,12 @@ class Experiment:
         """What is measured on. Nothing is rendered or decoded before it is asked for."""
         return self.data(next(iter(self.recipes(scale).values())))
 
-    def source(self) -> str:
+    def source(self, scale: str) -> str:
         """Digest of the source that trains and measures."""
-        papers = {changes.get("paper", self.paper) for changes in self.variants.values()}
-        trained = {source for paper in papers for source in training_sources(paper)}
-        return source_digest(sorted(trained.union(sources_of(self.measure, self.data))))
+        used: set[str] = set()
+        for recipe in self.recipes(scale).values():
+            used.update(training_sources(recipe), sources_of(self.measure, self.data, recipe=recipe))
+        return source_digest(sorted(used))
 
     def data_versions(self, scale: str) -> dict[str, str]:
         """Version and length of each data set that is trained or measured on."""
@@ -68,6 +69,6 @@ class Experiment:
             "experiment": self.name,
             "recipes": {variant: recipe.identity() for variant, recipe in self.recipes(scale).items()},
             "data": self.data_versions(scale),
-            "source": self.source(),
+            "source": self.source(scale),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
