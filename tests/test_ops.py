@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wsl_core.errors import DataError, UsageError
-from wsl_core.ops import Grid, global_pool, normalize, resize_maps, ten_crop_scores
+from wsl_core.ops import Grid, classes_asked, global_pool, normalize, resize_maps, ten_crop_scores
 
 finite_maps = hnp.arrays("float32", (2, 3, 4), elements=st.floats(-1e6, 1e6, width=32)).map(torch.from_numpy)
 
@@ -244,3 +244,10 @@ def test_ten_crops_that_do_not_fit():
         ten_crop_scores(torch.nn.Identity(), torch.rand(1, 3, 6, 9), 7)
     with pytest.raises(UsageError, match="average='votes'"):
         ten_crop_scores(torch.nn.Identity(), torch.rand(1, 3, 6, 9), 4, "votes")
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (3, 1), (3,), (3, 5), (4, 3)])
+def test_labels_that_would_be_spread_are_refused(shape):
+    with pytest.raises(UsageError, match=r"labels: found shape \(.*\); expected multi-hot \(3, 4\)"):
+        classes_asked(torch.ones(shape), torch.zeros(3, 4, 2, 2))
+    assert torch.equal(classes_asked(torch.eye(4)[:3].long(), torch.zeros(3, 4, 2, 2)), torch.eye(4)[:3])

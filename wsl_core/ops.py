@@ -12,8 +12,8 @@ from torchvision.transforms.functional import ten_crop
 from wsl_core.errors import DataError, UsageError
 
 __all__ = [
-    "ERASINGS", "POOLINGS", "Descriptors", "Grid", "Pooling", "classification_loss", "erase", "global_pool",
-    "normalize", "resize_maps", "ten_crop_scores",
+    "ERASINGS", "POOLINGS", "Descriptors", "Grid", "Pooling", "classes_asked", "classification_loss", "erase",
+    "global_pool", "normalize", "resize_maps", "ten_crop_scores",
 ]  # fmt: skip
 
 POSITIONS = (-2, -1)
@@ -117,6 +117,22 @@ def classification_loss(logits: Float[Tensor, "B K"], labels: Float[Tensor, "B K
     if task == "single":
         return F.cross_entropy(logits, labels.argmax(dim=1))
     return F.multilabel_soft_margin_loss(logits, labels)
+
+
+def classes_asked(labels: Tensor | None, maps: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K"]:
+    """Which classes' maps somebody asks for: those of the labels, or all without labels; of the maps' type.
+
+    Raises:
+        UsageError: ``labels`` are not (B, K). A row for all images, or a column for all classes, is not spread.
+
+    >>> classes_asked(None, torch.zeros(1, 2, 3, 3)).tolist()
+    [[1.0, 1.0]]
+    """
+    if labels is None:
+        return maps.new_ones(maps.shape[:2])
+    if labels.shape != maps.shape[:2]:
+        raise UsageError(f"labels: found shape {tuple(labels.shape)}; expected multi-hot {tuple(maps.shape[:2])}.")
+    return labels.to(maps)
 
 
 def normalize(

@@ -151,6 +151,20 @@ def test_the_control_erases_where_another_image_is_lit():
     torch.testing.assert_close(model.losses({"image": IMAGES, "labels": LABELS})["b"], expected)
 
 
+def test_the_random_control_erases_as_much_elsewhere(monkeypatch):
+    erased = []
+    monkeypatch.setattr(
+        "wsl_core.papers.acol.erase", lambda features, maps, *rest: erased.append(maps > 0.6) or features
+    )
+    for mask_of in ("itself", "random cells"):
+        torch.manual_seed(0)
+        trained_looking(mask_of=mask_of).losses({"image": IMAGES, "labels": LABELS})
+    own, shuffled = erased
+    assert own.sum(dim=(1, 2)).tolist() == shuffled.sum(dim=(1, 2)).tolist() and own.any(dim=(1, 2)).all()
+    assert (own != shuffled).any(dim=(1, 2)).all()
+    assert not torch.equal(shuffled[0] & own[0], shuffled[0])  # not only where the map is lit
+
+
 @pytest.mark.parametrize("name", ["backbone.layers.2.conv1.weight", "classifier_a.3.weight", "classifier_b.0.weight"])
 def test_gradients_in_float64(name):
     """Of the summed loss, below the mask and beside it: where the mask is a constant, so are its finite differences."""

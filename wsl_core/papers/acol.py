@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from wsl_core.backbones import build_erasing_trunk, map_classifier
 from wsl_core.errors import UsageError
-from wsl_core.ops import ERASINGS, Grid, classification_loss, erase, normalize
+from wsl_core.ops import ERASINGS, Grid, classes_asked, classification_loss, erase, normalize
 
 __all__ = ["ACoL", "BranchMaps"]
+
+
+MASKS_OF = ("itself", "another image", "random cells")
 
 
 class BranchMaps(NamedTuple):
@@ -36,8 +39,8 @@ class ACoL(nn.Module):
         erasing: ``"strict"`` ($>$, the paper's), ``"inclusive"`` ($\ge$, the released code's) or ``"soft"``, see
             :func:`wsl_core.ops.erase`.
         slope: $\kappa$ of the soft mask.
-        mask_of: whose map decides what is erased in training: ``"itself"``, or ``"another image"`` of the batch, a
-            control in which just as much is erased at a place that has nothing to do with the image.
+        mask_of: whose map decides what is erased in training: ``"itself"``, or as a control, in which just as much is
+            erased elsewhere, that of ``"another image"`` of the batch, or ``"random cells"``: its own, shuffled.
         task: ``"single"`` label an image (softmax) or ``"multi"`` (one sigmoid a class).
         weights: ``"DEFAULT"`` for torchvision's ImageNet weights, or ``None``.
         output_stride: pixels per cell of the map; ``None`` takes 8 for VGG16 and ``small``, 16 for the others.
@@ -100,16 +103,12 @@ class ACoL(nn.Module):
         the paper does not have, a position is judged by the class that lights it up most.
 
         Raises:
-            UsageError: ``mask_of`` is another image's, and there is no other.
+            UsageError: ``mask_of`` is another image's, and there is no other, or labels have another shape than logits.
         """
         features, labels = self.backbone(batch["image"]), batch["labels"]
         maps_a = self.classifier_a(features)
         lit = (normalize(maps_a.detach().float(), checked=False) * labels[:, :, None, None]).amax(dim=1)  # (3.4)
-        if self.mask_of == "another image":
-            if len(lit) == 1:
-                raise UsageError("mask_of='another image': found a batch of one; expected at least two images.")
-            lit = lit.roll(1, dims=0)
-        maps_b = self.classifier_b(self._erase(features, lit))
+        maps_b = self.classifier_b(self._erase(features, self._moved(lit)))
         a, b = (classification_loss(maps.mean(dim=(2, 3)), labels, self.task) for maps in (maps_a, maps_b))
         return {"a": a, "b": b, "total": a + b}  # (3.7)
 
@@ -125,6 +124,9 @@ class ACoL(nn.Module):
         Args:
             labels: (B, K) multi-hot; maps of other classes are zero. ``None`` gives the maps of all classes. B's
                 classifier runs once for each class that any image of the batch asks for.
+
+        Raises:
+            UsageError: ``labels`` have another shape.
         """
         return self.scores_and_maps(images, labels)[1]
 
@@ -151,12 +153,22 @@ class ACoL(nn.Module):
     def _branch_maps(
         self, features: Float[Tensor, "B D h w"], maps_a: Float[Tensor, "B K h w"], labels: Tensor | None
     ) -> BranchMaps:
-        asked = torch.ones_like(maps_a[..., 0, 0]) if labels is None else labels.to(maps_a)
+        asked = classes_asked(labels, maps_a)
         lit, maps_b = normalize(maps_a.float()), torch.zeros_like(maps_a)
         for c in asked.any(dim=0).nonzero().flatten().tolist():
             which = asked[:, c].nonzero().flatten()  # the images that ask for this class
             maps_b[which, c] = self.classifier_b(self._erase(features[which], lit[which, c]))[:, c]
         return BranchMaps(maps_a * asked[..., None, None], maps_b)
+
+    def _moved(self, lit: Float[Tensor, "B h w"]) -> Float[Tensor, "B h w"]:
+        if self.mask_of == "another image":
+            if len(lit) == 1:
+                raise UsageError("mask_of='another image': found a batch of one; expected at least two images.")
+            return lit.roll(1, dims=0)
+        if self.mask_of == "random cells":
+            order = torch.rand(lit.flatten(1).shape).argsort(dim=1).to(lit.device)  # drawn on the CPU, as elsewhere
+            return lit.flatten(1).gather(1, order).view_as(lit)
+        return lit
 
     def _erase(self, features: Float[Tensor, "B D h w"], lit: Float[Tensor, "B h w"]) -> Float[Tensor, "B D h w"]:
         return erase(features, lit, self.erase_threshold, self.erasing, self.slope)  # (3.6)
@@ -173,5 +185,5 @@ def _check(num_classes: int, task: str, erase_threshold: float, erasing: str, sl
         raise UsageError(f"erasing={erasing!r} is unknown; expected one of {', '.join(ERASINGS)}.")
     if not 0 < slope < math.inf:
         raise UsageError(f"slope={slope}: expected a finite number above 0.")
-    if mask_of not in ("itself", "another image"):
-        raise UsageError(f"mask_of={mask_of!r} is unknown; expected 'itself' or 'another image'.")
+    if mask_of not in MASKS_OF:
+        raise UsageError(f"mask_of={mask_of!r} is unknown; expected one of {', '.join(MASKS_OF)}.")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wsl_core.backbones import build_erasing_trunk, map_classifier
 from wsl_core.errors import UsageError
-from wsl_core.ops import Grid, classification_loss, erase, normalize, resize_maps
+from wsl_core.ops import Grid, classes_asked, classification_loss, erase, normalize, resize_maps
 
 __all__ = ["HideAndSeek", "IterativeErasing", "SingleClassifier", "hidden_patches"]
 
@@ -87,7 +87,7 @@ class SingleClassifier(nn.Module):
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K h w"]]:
         """Logits, and what :meth:`localize` returns, from one pass."""
         maps = self.classifier(self.backbone(images))  # (3.2)
-        return maps.mean(dim=(2, 3)), maps if labels is None else maps * labels[:, :, None, None]  # (3.3)
+        return maps.mean(dim=(2, 3)), maps * classes_asked(labels, maps)[..., None, None]  # (3.3)
 
     def losses(self, batch: dict[str, Any]) -> dict[str, Float[Tensor, ""]]:
         """Classification loss of a batch with ``image`` (B, 3, H, W) and ``labels`` (B, K)."""
@@ -203,9 +203,12 @@ class IterativeErasing(nn.Module):
         Args:
             labels: (B, K) multi-hot; maps of other classes are zero. ``None`` gives the maps of all classes, at the
                 cost of K passes through every network but the first.
+
+        Raises:
+            UsageError: ``labels`` have another shape.
         """
         fused = normalize(self.networks[0].localize(images))
-        asked = torch.ones_like(fused[..., 0, 0]) if labels is None else labels.to(fused)
+        asked = classes_asked(labels, fused)
         fused = fused * asked[..., None, None]
         for c in asked.any(dim=0).nonzero().flatten().tolist():
             which = asked[:, c].nonzero().flatten()

@@ -264,6 +264,7 @@ EXPERIMENTS = (
             "nothing erased": {"model": {"erase_threshold": 1.1}},
             "soft erasing": {"model": {"erasing": "soft"}},
             "another image's mask": {"model": {"mask_of": "another image"}},
+            "random cells": {"model": {"mask_of": "random cells"}},
             "Hide-and-Seek": {"paper": "hide_and_seek"},
             "iterative erasing": {"paper": "iterative_erasing"},
         },
