@@ -271,6 +271,9 @@ class Families(World):
     a patterned one, in which none can be told from its repetitions.
 
     distractors: the most textured shapes without a class in the background.
+
+    >>> [name for name in Families().keypoint_names if name.endswith("/rear wheel")]
+    ['car/rear wheel', 'truck/rear wheel', 'tractor/rear wheel', 'bicycle/rear wheel']
     """
 
     name: ClassVar[str] = "families"
