@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from IPython.display import Markdown, display
@@ -12,11 +13,12 @@ from wsl_core.claims.live import live_position
 from wsl_core.claims.records import RECORDS, records_for
 from wsl_core.claims.register import load_register
 from wsl_core.claims.scorecard import verdict_markdown
+from wsl_core.claims.single_runs import load_single_runs
 from wsl_core.errors import UsageError
 from wsl_core.show.figures import records_figure
 from wsl_core.show.tables import table
 
-__all__ = ["live_values", "recorded_claim", "recorded_table", "recorded_values"]
+__all__ = ["live_values", "recorded_claim", "recorded_table", "recorded_values", "single_runs_table"]
 
 
 def recorded_claim(
@@ -115,3 +117,38 @@ def recorded_table(
     ]
     first = next(iter(next(iter(values.values())).values()))
     table(rows, ["network", *columns], f"{caption}. Means of {len(first)} recorded runs, on test", digits=2)
+
+
+def single_runs_table(name: str) -> None:
+    """Display what single runs on real data gave, MaxBoxAcc and accuracy, with the controls of the first run.
+
+    Raises:
+        DataError: the file of these runs cannot be read.
+
+    >>> single_runs_table("no-such-comparison")
+    no-such-comparison: no run is kept.
+    """
+    runs = load_single_runs(name)
+    if not runs:
+        print(f"{name}: no run is kept.")
+        return
+    rows = [_scores_row(run, "own map", run["network"]) for run in runs]
+    rows += [_scores_row(run, "another image's map", f"{run['network']}, another image's map") for run in runs]
+    rows.append(_scores_row(runs[0], "centre Gaussian", "centre Gaussian, no network"))
+    seeds = sorted({run["seed"] for run in runs})
+    made = "; ".join(sorted({f"{run['hardware']}, {run['date'][:10]}" for run in runs}))
+    images = runs[0]["scores"]["images"]
+    told = f"{runs[0]['data']['name']}, test, {images} images; random seed {', '.join(map(str, seeds))} alone; {made}"
+    heads = ["network", "accuracy", "V1", "V2", "V1, min-max", "V2, min-max", "minutes of training"]
+    table(rows, heads, f"MaxBoxAcc (V1, V2) and accuracy: {told}", digits=3)
+
+
+def _scores_row(run: Mapping[str, Any], score_map: str, name: str) -> list[str | float]:
+    own = score_map == "own map"
+    found = {one["normalization"]: one for one in run["scores"]["max_box_acc"] if one["name"] == score_map}
+    boxes = [
+        found[how][f"max_box_acc_{rule}"] if how in found else "" for how in ("max", "minmax") for rule in ("v1", "v2")
+    ]
+    return [
+        name, run["scores"]["classification"]["accuracy"] if own else "", *boxes, run["minutes"] if own else "",
+    ]  # fmt: skip
