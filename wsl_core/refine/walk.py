@@ -84,10 +84,11 @@ def _behind(ahead: Tensor, offsets: Int[Tensor, "O 2"]) -> Tensor:
 def _sparse(
     starts: Int[Tensor, " M"], columns: Int[Tensor, " P"], weights: Float[Tensor, " P"]
 ) -> Float[Tensor, "N N"]:
+    index = torch.int32 if len(columns) < 2**31 else torch.int64  # 64 bits would be converted anew at every step
+    size = (len(starts) - 1, len(starts) - 1)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        size = (len(starts) - 1, len(starts) - 1)
-        return torch.sparse_csr_tensor(starts, columns, weights, size, check_invariants=False)
+        return torch.sparse_csr_tensor(starts.to(index), columns.to(index), weights, size, check_invariants=False)
 
 
 def _check(maps: Tensor, affinity: Affinity, beta: float, steps: int) -> None:
