@@ -72,7 +72,8 @@ class Warp(NamedTuple):
         (tensor([[[  0.,   0.],
                  [-30., -20.]]]), tensor([[ True, False]]))
         """
-        bent = transform_points(torch.linalg.inv(self.homography), self._shares(points))
+        inverse, _ = torch.linalg.inv_ex(self.homography)  # inv would make the host wait for the device
+        bent = transform_points(inverse, self._shares(points))
         places, missed = bent, torch.zeros_like(bent)
         if self.bend is not None:
             spline = self._spline()

@@ -1,13 +1,12 @@
-r"""Novotny, Albanie, Larlus and Vedaldi, Self-supervised Learning of Geometrically Stable Features Through
-Probabilistic Introspection, CVPR 2018.
+r"""Probabilistic introspection: Novotny, Albanie, Larlus and Vedaldi, CVPR 2018.
 
 Two random warps of an image show the same places twice. Descriptors learn to agree where the places are the same and
 to be orthogonal where they are not. Of many places, sky or flat walls, nobody can say which is which: beside each
 descriptor the network says how uncertain it is, and the loss is the likelihood of what came out. Equation numbers are
 those of chapter 6.
 
-No code was published, and of the paper only descriptions could be read. What is ours is named in
-:class:`Introspection`.
+The title is Self-supervised Learning of Geometrically Stable Features Through Probabilistic Introspection. Of the paper
+only descriptions could be read, and no code. What is ours is named in :class:`Introspection`.
 """
 
 import math
@@ -29,7 +28,7 @@ __all__ = [
 
 STRIDES = {"small": 8, "resnet50": 16}
 PAPER_STRIDE, PAPER_CELLS = 16, 14 * 14  # of ResNet-50 at 224 pixels, for which the paper's numbers are meant:
-NEAR, FAR = 1, 30  # pixels, tau_1 and tau_2
+NEAR, FAR = 1, 30  # pixels; r_1 and r_2, the paper's tau_1 and tau_2
 CORRESPONDENCES, HARD_POINTS = 700, 30  # a pair of views
 DRAWN = 4  # places of a view for each correspondence: not all are seen in the other view
 
@@ -61,9 +60,11 @@ class Introspection(nn.Module):
     Args:
         backbone: ``"small"`` or ``"resnet50"``, the paper's, whose last stage has stride 1 and dilation 2. The
             convolution that had the stride is not dilated here, nor need it be: it sees what it saw before.
-        loss: ``"introspection"``: the negative logarithm of the likelihood. ``"unnormalised"``: without the density's
-            normaliser, which sends the uncertainty to infinity. ``"fixed"``: the matching loss by itself, to which the
-            likelihood comes down when the uncertainty is a constant; the network then predicts none.
+        loss: ``"introspection"``: the negative logarithm of the likelihood. ``"unnormalised"``: $\ell/\sigma$ alone,
+            without the density's normaliser, which sends the uncertainty to infinity. (So does not the logarithm of
+            $e^{(1 - \ell)/\sigma}$, which would send it to 0: the 1 that the normaliser cancels is no matter of taste
+            without it.) ``"fixed"``: the matching loss by itself, to which the likelihood comes down when the
+            uncertainty is a constant; the network then predicts none.
         rectified: cut scores off at 0, so that what does not match becomes orthogonal. Without, it becomes
             anti-parallel; the density is then one over scores from -1 on.
         negative_share: weight of what does not match, the rest being that of what does. The paper re-weights, its
@@ -191,7 +192,7 @@ class Introspection(nn.Module):
         """The loss of each place with its own self in the other view."""
         scores = (a.features * b.features).sum(dim=-1).clamp(min=self.lowest_score)  # (6.3)
         sigma = None if a.sigma is None else (a.sigma + b.sigma) / 2  # (6.6)
-        return self._loss(scores, torch.ones_like(scores, dtype=torch.long), sigma)
+        return self._loss(scores, torch.ones_like(scores, dtype=torch.int8), sigma)
 
     def _losses_of_others(
         self, a: Described, b: Described, points: Points, hard: Int[Tensor, "B M"]
@@ -223,7 +224,7 @@ class Introspection(nn.Module):
 def matching_scores(
     a: Float[Tensor, "*batch N D"], b: Float[Tensor, "*batch M D"], lowest: float = 0.0
 ) -> Float[Tensor, "*batch N M"]:
-    r"""$s_{uu'} = \max\{0, \langle\phi_u, \phi'_{u'}\rangle\}$ (equation 6.3), in [0, 1].
+    r"""$s_{uu'} = \max\{0, \langle\phi(u), \phi'(u')\rangle\}$ (equation 6.3), in [0, 1].
 
     Without the maximum, descriptors that do not match would best be opposite, which no three can be to each other.
     Orthogonal to each other can be as many as there are channels.
@@ -246,18 +247,18 @@ def correspondence_labels(
 
     Args:
         distances: in pixels.
-        near: $\tau_1$, up to which it is the same place: 1.
-        far: $\tau_2$, beyond which it is another: -1. Between the two is the borderline, 0.
+        near: $r_1$, up to which it is the same place: 1.
+        far: $r_2$, beyond which it is another: -1. Between the two is the borderline, 0.
 
     Raises:
-        UsageError: not $0 \le \tau_1 \le \tau_2$.
+        UsageError: not $0 \le r_1 \le r_2$.
 
     >>> correspondence_labels(torch.tensor([0.0, 1.0, 1.5, 30.0, 31.0])).tolist()
     [1, 1, 0, 0, -1]
     """
     if not 0 <= near <= far:
         raise UsageError(f"near={near}, far={far}: expected distances in pixels, 0 <= near <= far.")
-    return (distances <= near).long() - (distances > far).long()  # (6.4)
+    return (distances <= near).to(torch.int8) - (distances > far).to(torch.int8)  # (6.4)
 
 
 def matching_errors(
@@ -359,5 +360,5 @@ def _check(config: dict[str, Any]) -> None:
     if not 0 < config["sigma_floor"] < math.inf:
         raise UsageError(f"sigma_floor={config['sigma_floor']!r}: expected a finite number above 0.")
     for name in ("correspondences", "hard_points"):
-        if (count := config[name]) is not None and count < 1:
-            raise UsageError(f"{name}={count}: expected at least 1, or None.")
+        if (count := config[name]) is not None and not (type(count) is int and count >= 1):
+            raise UsageError(f"{name}={count!r}: expected a whole number, at least 1, or None.")
