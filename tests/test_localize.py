@@ -210,6 +210,13 @@ def test_the_foreground_is_the_box_of_the_predicted_class_or_the_whole_frame():
     assert boxes.tolist() == [[1, 2, 9, 10], [12, 4, 18, 7], [0, 0, 20, 12]]
 
 
+def test_the_foreground_is_what_exceeds_a_share_of_the_maximum_and_not_of_the_range():
+    images = coloured_boxes()[1:2]
+    images[:, 1] += 0.2
+    assert foreground_boxes(Classifier(), images).tolist() == [[0, 0, 20, 12]]
+    assert foreground_boxes(Classifier(), images, threshold=0.5).tolist() == [[12, 4, 18, 7]]
+
+
 def test_the_foreground_of_given_classes():
     """Each class's map counts by its own maximum; of both, the largest component."""
     images = coloured_boxes()[[0, 0, 0]]

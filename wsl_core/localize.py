@@ -214,7 +214,7 @@ def foreground_boxes(
     if labels is None:
         logits = model(images)
         labels = torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
-    maps = normalize(model.localize(images, labels), "max") * labels[:, :, None, None]
+    maps = normalize(model.localize(images, labels), "max")  # those of other classes are zero, and stay so
     highest = resize_maps(maps.amax(dim=1, keepdim=True), (height, width), model.grid)[:, 0]
     found = [boxes_from_map(score_map, threshold) for score_map in highest]
     frame = torch.tensor([[0.0, 0.0, width, height]])

@@ -182,10 +182,10 @@ class Introspection(nn.Module):
         labels = self._labels(points, points.b)
         losses = self._loss(matching_scores(a.features, b.features, self.lowest_score), labels, _pair_sigmas(a, b))
         counted = (labels != 0).to(losses)
-        means = (losses * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
+        means = (losses * counted).sum(dim=1) / counted.sum(dim=1)  # a valid place has itself at least
+        means = means.masked_fill(~points.valid, -math.inf)
         correspondences = means.shape[1]
         count = self.hard_points or max(1, round(HARD_POINTS * correspondences / CORRESPONDENCES))
-        means = means.masked_fill(~points.valid, -math.inf)
         return means.topk(min(count, correspondences)).indices  # (6.9)
 
     def _own_losses(self, a: Described, b: Described) -> Float[Tensor, "B N"]:
