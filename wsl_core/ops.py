@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jaxtyping
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float  # alone on its line: the keys of finished runs hold the import lines that they read
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import ten_crop
@@ -322,11 +323,11 @@ class Affinity(NamedTuple):
     """
 
     values: Float[Tensor, "B O h w"]
-    offsets: Int[Tensor, "O 2"]  # dy, dx: of two opposite ones only one
-    valid: Bool[Tensor, "O h w"]  # whether the pair counts; never where the second cell lies outside
+    offsets: jaxtyping.Int[Tensor, "O 2"]  # dy, dx: of two opposite ones only one
+    valid: jaxtyping.Bool[Tensor, "O h w"]  # whether the pair counts; never where the second cell lies outside
 
 
-def half_plane_offsets(radius: int) -> Int[Tensor, "O 2"]:
+def half_plane_offsets(radius: int) -> jaxtyping.Int[Tensor, "O 2"]:
     r"""(dy, dx) of the neighbours nearer than ``radius`` cells: $dy^2 + dx^2 < r^2$, strictly.
 
     Of two opposite offsets, the one that leads down, or to the right within the row. So every pair of cells is met
@@ -348,7 +349,9 @@ def half_plane_offsets(radius: int) -> Int[Tensor, "O 2"]:
     return torch.stack([dy[chosen], dx[chosen]], dim=1)
 
 
-def valid_pairs(offsets: Int[Tensor, "O 2"], size: tuple[int, int], official: bool = False) -> Bool[Tensor, "O h w"]:
+def valid_pairs(
+    offsets: jaxtyping.Int[Tensor, "O 2"], size: tuple[int, int], official: bool = False
+) -> jaxtyping.Bool[Tensor, "O h w"]:
     """Whether the cell at (y, x) + ``offsets[o]`` lies on the map: one ``True`` for every pair.
 
     Args:
