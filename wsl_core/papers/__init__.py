@@ -18,6 +18,9 @@ PAPERS = {  # name: file and class
     "iterative_erasing": "erasing_baselines.IterativeErasing",
     "sec": "sec.SEC",
     "anchornet": "anchornet.AnchorNet",
+    "affinitynet_cam": "cam.CAM",
+    "affinitynet": "affinitynet.AffinityNet",
+    "affinitynet_segmentation": "affinitynet.SegmentationNetwork",
 }
 
 
