@@ -1,17 +1,14 @@
 """Strides, shapes and weights of the backbones."""
 
 import copy
-import json
 from functools import partial
 
 import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
-from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
 
-from tests.conftest import REPOSITORY
+from tests.structures import executed, parameters_of, reference_structure
 from wsl_core.backbones import (
     BACKBONES,
     LEVELS,
@@ -29,7 +26,6 @@ pytestmark = pytest.mark.usefixtures("one_thread", "narrow_resnet38")
 PUBLISHED = {
     "small": 8, "alexnet": 16, "vgg16": 16, "googlenet": 16, "resnet50": 32, "resnet38": 8, "vgg16_atrous": 8,
 }  # fmt: skip
-STRUCTURES = REPOSITORY.parent / "shared" / "reference" / "network_structures.json"
 
 
 @pytest.fixture
@@ -225,46 +221,6 @@ def test_a_resnet_that_comes_dilated_says_its_true_stride():
 # ---- AffinityNet's
 
 
-COMPARED = {
-    nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
-    nn.MaxPool2d: ("kernel_size", "stride", "padding", "dilation"),
-    nn.Dropout2d: ("p",),
-    FrozenBatchNorm2d: (),
-}
-
-
-def executed(model, side=448):
-    """The layers of a model on the meta device in order of execution, as the reference lists them."""
-    rows = []
-
-    def note(layer, inputs, output):
-        kind = "BatchNorm2d" if isinstance(layer, FrozenBatchNorm2d) else type(layer).__name__
-        values = {name: getattr(layer, name) for name in COMPARED[type(layer)]}
-        rows.append({"type": kind, "out": list(output.shape[1:])} | values)
-        if isinstance(layer, nn.Conv2d):
-            rows[-1]["bias"] = layer.bias is not None
-        if isinstance(layer, FrozenBatchNorm2d):
-            rows[-1]["num_features"] = len(layer.weight)
-
-    hooks = [layer.register_forward_hook(note) for layer in model.modules() if type(layer) in COMPARED]
-    model(torch.zeros(1, 3, side, side))
-    for hook in hooks:
-        hook.remove()
-    return [{key: list(value) if isinstance(value, tuple) else value for key, value in row.items()} for row in rows]
-
-
-def reference(name):
-    if not STRUCTURES.exists():
-        pytest.skip("the reference structures lie beside the repository in development")
-    return json.loads(STRUCTURES.read_text())[name]
-
-
-def numbers(model):
-    """How many parameters the released network has, BatchNorm's factors and offsets among them."""
-    frozen = [layer for layer in model.modules() if isinstance(layer, FrozenBatchNorm2d)]
-    return sum(p.numel() for p in model.parameters()) + sum(2 * len(layer.weight) for layer in frozen)
-
-
 @pytest.mark.parametrize(
     ("name", "heads", "released", "build"),
     [
@@ -276,7 +232,7 @@ def numbers(model):
 )
 def test_affinitynets_trunks_are_the_released_ones_layer_by_layer(monkeypatch, name, heads, released, build):
     monkeypatch.setitem(BACKBONES, "resnet38", _resnet38)  # at its full width
-    network = reference(released)
+    network = reference_structure(released)
     with torch.device("meta"):
         backbone = build(name)
         trunk = network["layers"][:-heads]  # the rest is dropout and the classifier, or the projections
@@ -287,7 +243,7 @@ def test_affinitynets_trunks_are_the_released_ones_layer_by_layer(monkeypatch, n
         else 2 * layer.get("num_groups", 0) * 8
         for layer in network["layers"][-heads:]
     )  # GroupNorm has groups of eight channels
-    assert numbers(backbone) == network["parameters"] - head
+    assert parameters_of(backbone) == network["parameters"] - head
 
 
 def test_resnet38_is_loaded_from_a_file_and_its_stem_stays_as_it_was(tmp_path):

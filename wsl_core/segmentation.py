@@ -8,6 +8,7 @@ Channel 0 is the background, channel k + 1 class k.
 """
 
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -138,14 +139,13 @@ def multi_scale_maps(
         raise UsageError(f"scales={scales}: expected factors that leave images of {size} pixels at least one.")
     views = (False, True) if flip else (False,)
     total = torch.zeros(())
-    for scale in scales:
-        # Sampled at exactly this scale, whatever the rounding of the sides: so the cells' places shrink by it alone.
-        scaled = F.interpolate(images, scale_factor=scale, mode="bilinear", antialias=True) if scale != 1 else images
+    for scale, mirrored in product(scales, views):
+        view = images.flip(-1) if mirrored else images
+        if scale != 1:  # to sides that are rounded, but sampled at exactly this scale: that of the cells' places
+            view = F.interpolate(view, scale_factor=scale, mode="bilinear", antialias=True)
         cells = Grid(grid.stride / scale, grid.first / scale) if grid else None
-        for mirrored in views:
-            maps = predict(scaled.flip(-1) if mirrored else scaled)
-            enlarged = resize_maps(maps.float(), size, cells)
-            total = total.to(enlarged) + (enlarged.flip(-1) if mirrored else enlarged)
+        maps = resize_maps(predict(view).float(), size, cells)
+        total = total.to(maps) + (maps.flip(-1) if mirrored else maps)
     return total / (len(scales) * len(views))
 
 

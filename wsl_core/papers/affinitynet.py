@@ -178,7 +178,7 @@ class AffinityNet(nn.Module):
     def spread(
         self,
         images: Float[Tensor, "B 3 H W"],
-        maps: Float[Tensor, "B C H W"],
+        maps: Float[Tensor, "B C _ _"],
         beta: float = 8,
         steps: int = 256,
         official: bool = False,
