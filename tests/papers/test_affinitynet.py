@@ -14,7 +14,7 @@ from wsl_core.data import Dataset, Sample
 from wsl_core.data.masked import WithMasks
 from wsl_core.errors import DataError, UsageError
 from wsl_core.metrics import SegmentationEvaluator
-from wsl_core.ops import half_plane_offsets, valid_pairs
+from wsl_core.ops import Grid, half_plane_offsets, resize_maps, valid_pairs
 from wsl_core.papers import build_model
 from wsl_core.papers.affinitynet import AffinityNet, SegmentationNetwork, affinity_losses, pair_distances
 from wsl_core.papers.cam import CAM
@@ -255,16 +255,20 @@ def test_wrong_masks_are_refused(model):
 
 def test_maps_are_spread_along_the_affinities_of_cells():
     model, maps = small(), with_background(torch.rand(2, 2, 34, 41, generator=GENERATOR))
-    spread = model.spread(IMAGES, maps, beta=4, steps=6)
-    assert spread.shape == maps.shape and spread.min() >= maps.min() and spread.max() <= maps.max()
-    cells = torch.stack(
-        [maps[:, :, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4].mean(dim=(2, 3)) for y in range(9) for x in range(11)], 2
-    )
-    walked = random_walk(cells.view(2, 3, 9, 11), model.affinity(IMAGES), beta=4, steps=6)
-    centres = spread[:, :, :32, :40].unfold(2, 4, 4).unfold(3, 4, 4)[..., 1:3, 1:3].mean(dim=(-2, -1))
-    torch.testing.assert_close(centres[:, :, 1:-1, 1:-1], walked[:, :, 1:7, 1:9], atol=0.05, rtol=0)
+    rows, columns = ([slice(4 * i, 4 * i + 4) for i in range(count)] for count in (9, 11))
+    cells = torch.stack([torch.stack([maps[:, :, y, x].mean(dim=(2, 3)) for x in columns], 2) for y in rows], 2)
+    for official in (False, True):
+        walked = random_walk(cells, model.affinity(IMAGES, official), beta=4, steps=6)
+        expected = resize_maps(walked, (34, 41), Grid(4, 2))
+        torch.testing.assert_close(model.spread(IMAGES, maps, 4, 6, official), expected)
     constant = torch.full_like(maps, 0.3)
-    torch.testing.assert_close(model.spread(IMAGES, constant, official=True), constant)
+    torch.testing.assert_close(model.spread(IMAGES, constant), constant)
+
+
+def test_a_walk_of_no_steps_moves_nothing():
+    ramp = (torch.arange(41) + 0.5).expand(2, 1, 34, 41)
+    spread = small().spread(IMAGES, ramp, steps=0)
+    torch.testing.assert_close(spread[..., 2:38], ramp[..., 2:38])
 
 
 def test_maps_of_another_size_are_not_spread():
