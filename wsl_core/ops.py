@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jaxtyping
 import torch
-from jaxtyping import Float  # alone on its line: the keys of finished runs hold the import lines that they read
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import ten_crop
@@ -324,11 +323,11 @@ class Affinity(NamedTuple):
     """
 
     values: Float[Tensor, "B O h w"]
-    offsets: jaxtyping.Int[Tensor, "O 2"]  # dy, dx: of two opposite ones only one
-    valid: jaxtyping.Bool[Tensor, "O h w"]  # whether the pair counts; never where the second cell lies outside
+    offsets: Int[Tensor, "O 2"]  # dy, dx: of two opposite ones only one
+    valid: Bool[Tensor, "O h w"]  # whether the pair counts; never where the second cell lies outside
 
 
-def half_plane_offsets(radius: int) -> jaxtyping.Int[Tensor, "O 2"]:
+def half_plane_offsets(radius: int) -> Int[Tensor, "O 2"]:
     r"""(dy, dx) of the neighbours nearer than ``radius`` cells: $dy^2 + dx^2 < r^2$, strictly.
 
     Of two opposite offsets, the one that leads down, or to the right within the row. So every pair of cells is met
@@ -350,9 +349,7 @@ def half_plane_offsets(radius: int) -> jaxtyping.Int[Tensor, "O 2"]:
     return torch.stack([dy[chosen], dx[chosen]], dim=1)
 
 
-def valid_pairs(
-    offsets: jaxtyping.Int[Tensor, "O 2"], size: tuple[int, int], official: bool = False
-) -> jaxtyping.Bool[Tensor, "O h w"]:
+def valid_pairs(offsets: Int[Tensor, "O 2"], size: tuple[int, int], official: bool = False) -> Bool[Tensor, "O h w"]:
     """Whether the cell at (y, x) + ``offsets[o]`` lies on the map: one ``True`` for every pair.
 
     Args:
@@ -379,7 +376,7 @@ def valid_pairs(
     return valid
 
 
-def mean_over(values: Float[Tensor, "*shape"], chosen: jaxtyping.Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
+def mean_over(values: Float[Tensor, "*shape"], chosen: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """The mean of the chosen values, and 0 where none is chosen: what is left out may be anything but has no gradient.
 
     Over several processes the count is that of all, so that their gradients' mean is the gradient of the one mean.

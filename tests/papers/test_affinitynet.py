@@ -15,7 +15,7 @@ from wsl_core.data.masked import WithMasks
 from wsl_core.errors import DataError, UsageError
 from wsl_core.metrics import SegmentationEvaluator
 from wsl_core.ops import Grid, half_plane_offsets, resize_maps, valid_pairs
-from wsl_core.papers import build_model
+from wsl_core.papers import build_for
 from wsl_core.papers.affinitynet import AffinityNet, SegmentationNetwork, affinity_losses, pair_distances
 from wsl_core.papers.cam import CAM
 from wsl_core.recipes import Recipe
@@ -36,7 +36,7 @@ BATCH = {"image": IMAGES, "mask": MASKS}
 
 def small(**options) -> AffinityNet:
     torch.manual_seed(1)
-    return AffinityNet(**{"num_classes": 2, "width": 4, "channels": (8, 8, 16), "radius": 3} | options).eval()
+    return AffinityNet(**{"width": 4, "channels": (8, 8, 16), "radius": 3} | options).eval()
 
 
 # ---- the network
@@ -46,7 +46,7 @@ def small(**options) -> AffinityNet:
 def test_with_half_the_channels_it_is_the_released_network_layer_by_layer(name):
     network = reference_structure(f"psa_{name}_aff")
     with torch.device("meta"):
-        model = AffinityNet({"vgg16": "vgg16_atrous"}.get(name, name), num_classes=20, channels=(64, 128, 256))
+        model = AffinityNet({"vgg16": "vgg16_atrous"}.get(name, name), channels=(64, 128, 256))
         rows = executed(model)
     compared = [{key: value for key, value in layer.items() if key != "num_channels"} for layer in network["layers"]]
     assert [row for row in rows if row["type"] != "GroupNorm"] == [
@@ -59,7 +59,7 @@ def test_with_half_the_channels_it_is_the_released_network_layer_by_layer(name):
 
 def test_the_papers_has_896_channels_on_56x56_cells():
     with torch.device("meta"):
-        model = AffinityNet("resnet38", num_classes=20)
+        model = AffinityNet("resnet38")
         assert model(torch.zeros(1, 3, 448, 448)).shape == (1, 896, 56, 56)
     assert [row.out_channels for row in (*(p[0] for p in model.projections), model.fusion)] == [128, 256, 512, 896]
     assert model.grid == (8, 0.5) and model.radius == 5
@@ -110,7 +110,7 @@ def test_both_distances_start_at_like_affinities():
 def test_the_first_weights_do_not_depend_on_a_look_at_the_levels():
     model = small()
     assert all(not m.num_batches_tracked for m in model.modules() if isinstance(m, nn.BatchNorm2d))
-    assert AffinityNet(num_classes=2, width=4).training and AffinityNet(num_classes=2, width=4).backbone.layers.training
+    assert AffinityNet(width=4).training and AffinityNet(width=4).backbone.layers.training
 
 
 # ---- distances, (7.3)
@@ -242,12 +242,14 @@ def test_every_loss_reaches_the_trunk():
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("model", [small(), SegmentationNetwork(num_classes=2, width=4).eval()], ids=type)
-def test_wrong_masks_are_refused(model):
+@pytest.mark.parametrize(
+    ("model", "wrong", "expected"), [(small(), 256, 255), (SegmentationNetwork(num_classes=2, width=4).eval(), 7, 2)]
+)
+def test_wrong_masks_are_refused(model, wrong, expected):
     with pytest.raises(UsageError, match=r"found no 'mask'; expected (confident |pseudo-)labels"):
         model.losses({"image": IMAGES})
-    with pytest.raises(DataError, match=r"found.* 7; expected 0 to 2"):
-        model.losses(BATCH | {"mask": torch.full_like(MASKS, 7)})
+    with pytest.raises(DataError, match=rf"masks: found.* {wrong}; expected 0 to {expected}"):
+        model.losses(BATCH | {"mask": torch.full_like(MASKS, wrong)})
 
 
 # ---- the walk, (7.10) and (7.11)
@@ -323,8 +325,6 @@ def test_logits_are_of_the_highest_probability():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"num_classes": 0}, "num_classes=0"),
-        ({"task": "both"}, "task='both'"),
         ({"distance": "l2"}, "distance='l2' is unknown; expected 'l1' or 'mean'"),
         ({"balance": "none"}, "balance='none'"),
         ({"pairs": "some"}, "pairs='some'"),
@@ -344,6 +344,7 @@ def test_wrong_arguments_of_affinitynet(arguments, words):
     ("arguments", "words"),
     [
         ({"num_classes": 0}, "num_classes=0"),
+        ({"task": "both"}, "task='both'"),
         ({"head": "unet"}, "head='unet'"),
         ({"head": "deeplabv3", "dilation": 3}, "belong to 'atrous'"),
         ({"dilation": 0}, "dilation=0"),
@@ -395,7 +396,7 @@ def confident(truth: Dataset) -> WithMasks:
 def trained(paper: str, model: dict, run_dir, **changes):
     truth = Halves()
     recipe = Recipe(paper, "halves", steps=30, batch_size=4, lr=1e-2, log_every=5, model=model).replace(**changes)
-    build = lambda: build_model(paper, num_classes=2, task="single", **recipe.model)  # noqa: E731
+    build = lambda: build_for(truth, paper, **recipe.model)  # noqa: E731
     run = fit(build, confident(truth), recipe, run_dir=run_dir, device="cpu")
     losses = [entry["losses"]["total"] for entry in run.history]
     assert losses[-1] < losses[0] / 2

@@ -10,7 +10,7 @@ from wsl_core.claims.records import RECORDS, Record, load_record
 from wsl_core.claims.register import Claim, load_register
 from wsl_core.claims.verdicts import Compared, Verdict, corrected_confidence, family_size, judge
 
-__all__ = ["claims_markdown", "claims_summary", "claims_table", "scorecard_markdown", "status_text"]
+__all__ = ["claims_markdown", "claims_summary", "claims_table", "scorecard_markdown", "status_text", "verdict_markdown"]
 
 VERDICTS = ("supported", "refuted", "no difference", "inconclusive", "not tested here")
 
@@ -36,6 +36,22 @@ def claims_table(paper: str, folder: str | Path = RECORDS) -> list[dict[str, Any
     family = family_size(claims)
     keys: dict[tuple[str, str], str] = {}
     return [_row(claim, load_record(claim.id, folder), family, keys) for claim in claims]
+
+
+def verdict_markdown(claim: str, folder: str | Path = RECORDS) -> str:
+    """Verdict of one claim and the comparisons behind it, a line each, the deciding one first.
+
+    Raises:
+        UsageError: no such claim.
+        DataError: the record cannot be read.
+
+    >>> verdict_markdown("acol-conv-map-is-cam").splitlines()[0].strip()
+    'Verdict: **supported**.'
+    """
+    register = load_register()
+    entry = register.claim(claim)
+    verdict = judge(entry, load_record(claim, folder), family_size(register.of(entry.paper)))
+    return "  \n".join([f"Verdict: **{verdict.status}**.", *_comparisons(entry, verdict)])
 
 
 def claims_markdown(paper: str, folder: str | Path = RECORDS, experiments: Collection[str] | None = None) -> str:

@@ -25,8 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from wsl_core.backbones import LEVELS, build_affinity_trunk, build_backbone, feature_levels
-from wsl_core.data.base import IGNORE
-from wsl_core.errors import DataError, UsageError
+from wsl_core.errors import UsageError
 from wsl_core.ops import Affinity, Grid, half_plane_offsets, mean_over, resize_maps, valid_pairs
 from wsl_core.refine import PairLabels, affinity_labels, random_walk
 from wsl_core.segmentation import atrous_head, floored_softmax, labels_of_cells, pixel_loss
@@ -55,7 +54,6 @@ class AffinityNet(nn.Module):
 
     Args:
         backbone: ``"resnet38"``, the paper's, or another name of :data:`wsl_core.backbones.LEVELS`.
-        num_classes: number of classes, K. The network has no use for it but to tell labels from mistakes.
         channels: of the three projections; ``None`` takes the paper's 128, 256 and 512, and an eighth for ``small``.
             The released code has 64, 128 and 256.
         distance: of two features. ``"l1"``: the sum over channels of their absolute differences, as the paper has it.
@@ -65,7 +63,6 @@ class AffinityNet(nn.Module):
             near the borders.
         balance: ``"sets"``: the mean of each of the three sets, the negative one's twice, as the paper has it.
             ``"pairs"``: the mean over all pairs, in which the most frequent kind outweighs the others.
-        task: ``"single"`` label an image or ``"multi"``: what the data have. The losses are the same.
         weights: ``"DEFAULT"`` for torchvision's ImageNet weights, of ``resnet38`` the path of a file, or ``None``.
         output_stride: pixels per cell; ``None`` takes 8, and 4 for ``small``.
         stride_by: see :func:`wsl_core.backbones.set_output_stride`; ``None`` takes the backbone's own.
@@ -74,7 +71,7 @@ class AffinityNet(nn.Module):
     Raises:
         UsageError: an argument is outside what is listed above.
 
-    >>> model = AffinityNet(num_classes=3).eval()
+    >>> model = AffinityNet().eval()
     >>> affinity = model.affinity(torch.rand(2, 3, 96, 96))
     >>> affinity.values.shape, len(affinity.offsets), bool((affinity.values <= 1).all())
     (torch.Size([2, 34, 24, 24]), 34, True)
@@ -86,13 +83,11 @@ class AffinityNet(nn.Module):
     def __init__(
         self,
         backbone: str = "small",
-        num_classes: int = 8,
         channels: Sequence[int] | None = None,
         distance: str = "l1",
         radius: int = 5,
         pairs: str = "all",
         balance: str = "sets",
-        task: str = "multi",
         weights: str | None = None,
         output_stride: int | None = None,
         stride_by: str | None = None,
@@ -109,7 +104,7 @@ class AffinityNet(nn.Module):
             raise UsageError(f"channels={channels!r}: expected three multiples of {CHANNELS_IN_GROUP}.")
         if radius < 2:
             raise UsageError(f"radius={radius}: expected at least 2; no other cell is nearer than 1.")
-        self.task, self.distance, self.balance = task, distance, balance
+        self.distance, self.balance = distance, balance
         self.radius, self.official = radius, pairs == "official"
         options = {} if width is None else {"width": width}
         self.backbone = build_affinity_trunk(backbone, weights, output_stride, stride_by, **options)
@@ -165,12 +160,9 @@ class AffinityNet(nn.Module):
 
         Raises:
             UsageError: there is no ``mask``.
-            DataError: a label is no class.
+            DataError: a label is outside 0, ..., 255.
         """
-        masks, classes = _masks(batch, "confident labels"), self.config["num_classes"]
-        cells = labels_of_cells(masks, self.backbone.stride)
-        if (wrong := cells[(cells > classes) & (cells != IGNORE)]).numel():
-            raise DataError(f"mask: found label {int(wrong[0])}; expected 0 to {classes}, or {IGNORE} for unknown.")
+        cells = labels_of_cells(_masks(batch, "confident labels"), self.backbone.stride)
         labels = affinity_labels(cells, self.radius, self.official)
         return affinity_losses(self._distances(batch["image"]), labels, self.balance)
 
@@ -401,7 +393,7 @@ def _masks(batch: dict[str, Any], what: str) -> Int[Tensor, "B H W"]:
 
 
 def _check(config: dict[str, Any]) -> None:
-    if config["num_classes"] < 1:
+    if config.get("num_classes", 1) < 1:
         raise UsageError(f"num_classes={config['num_classes']}: expected at least 1.")
     for name in CHOICES.keys() & config.keys():
         if config[name] not in CHOICES[name]:
