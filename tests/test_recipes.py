@@ -50,9 +50,18 @@ def test_the_numbers_of_gains_second_stage():
     assert (recipe.lr, recipe.schedule, recipe.step_size, recipe.step_gamma) == (1e-3, "step", 2_000, 0.1)
 
 
+def test_the_numbers_of_affinitynets_released_code():
+    classifier, affinity = (get_recipe(paper, "folder", "paper") for paper in ("affinitynet_cam", "affinitynet"))
+    for recipe, epochs, batch in ((classifier, 15, 16), (affinity, 8, 8)):
+        assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.augment["crop"]) == (epochs, batch, 0.1, 448)
+        assert (recipe.schedule, recipe.poly_power, recipe.momentum, recipe.weight_decay) == ("poly", 0.9, 5e-4, 5e-4)
+        assert list(recipe.multipliers.values()) == [1, 2, 10, 20] and not recipe.bias_weight_decay
+    assert affinity.model["distance"] == "mean" and affinity.model["channels"] == [64, 128, 256]
+
+
 def test_an_unknown_paper_names_those_that_have_recipes():
-    with pytest.raises(UsageError, match=r"paper 'affinitynet' has no recipe; expected one of cam"):
-        get_recipe("affinitynet", "synthetic", "book")
+    with pytest.raises(UsageError, match=r"paper 'yolo' has no recipe; expected one of cam"):
+        get_recipe("yolo", "synthetic", "book")
 
 
 def test_an_unknown_recipe_lists_the_known():

@@ -433,6 +433,44 @@ _INTROSPECTION = (
     _INTROSPECTION_PAPER,
 )  # fmt: skip
 
+# jiwoon-ahn/psa at 9493e59: a rate of 0.1 that falls as a polynomial, weight decay 5e-4 but for biases, the four
+# multipliers, crops of 448, mirror images, colour jitter. Its optimiser takes the weight decay for the momentum, which
+# so is 5e-4, and 0.9 for the exponent. The paper has Adam, at a rate that nobody wrote down. There, the classifier sees
+# images at random scales from 256 to 512, here at 512. bf16 and the memory layout are ours.
+_PSA = Recipe(
+    "affinitynet", "folder", scale="paper", data={"max_side": 512},
+    model={"backbone": "resnet38", "weights": "ilsvrc-cls_rna-a1_cls1000_ep-0001.pth"},
+    epochs=8, batch_size=8, optimizer="sgd", lr=0.1, momentum=5e-4, weight_decay=5e-4, bias_weight_decay=False,
+    schedule="poly", multipliers={"backbone_bias": 2.0, "new_weight": 10.0, "new_bias": 20.0},
+    augment={"flip": 0.5, "crop": 448, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3},
+    precision="bf16", channels_last=True, workers=8, log_every=100, checkpoint_every=1_000,
+    source="jiwoon-ahn/psa: train_cls.py, train_aff.py, tool/torchutils.py. The weights are a file that you convert.",
+)  # fmt: skip
+
+_AFFINITYNET_CAM = (
+    _SMOKE,
+    _BOOK.replace(steps=600, batch_size=32),
+    _PSA.replace(epochs=15, batch_size=16, model={"head_channels": 512, "dropout": 0.5}),  # the paper's 3x3x512
+)
+
+# Over a sum of channels the gradient is as many times larger as there are channels, so the released code's rate goes
+# with its mean, and with its numbers of channels.
+_AFFINITYNET = (
+    _SMOKE.replace(batch_size=8, augment={"flip": 0.5}),
+    _BOOK.replace(steps=150, batch_size=16, lr=1e-3, warmup_steps=10, augment={"flip": 0.5, "shift": 8}),
+    _PSA.replace(model={"distance": "mean", "channels": [64, 128, 256]}),
+)
+
+# Of the last stage, whose code was not released, only the network is known.
+_AFFINITYNET_SEGMENTATION = (
+    _SMOKE.replace(batch_size=8),
+    _BOOK.replace(steps=400, batch_size=16),
+    _PSA.replace(
+        epochs=20, batch_size=16, lr=1e-3, momentum=0.9,
+        source="Backbone and head are the paper's, crop and jitter jiwoon-ahn/psa's. Optimiser, rate, epochs: ours.",
+    ),
+)  # fmt: skip
+
 RECIPES = (
     *_CAM,
     *(
@@ -444,4 +482,7 @@ RECIPES = (
     *(recipe.replace(paper="sec") for recipe in _SEC),
     *(recipe.replace(paper="anchornet") for recipe in _ANCHORNET),
     *(recipe.replace(paper="introspection") for recipe in _INTROSPECTION),
+    *(recipe.replace(paper="affinitynet_cam") for recipe in _AFFINITYNET_CAM),
+    *(recipe.replace(paper="affinitynet") for recipe in _AFFINITYNET),
+    *(recipe.replace(paper="affinitynet_segmentation") for recipe in _AFFINITYNET_SEGMENTATION),
 )
