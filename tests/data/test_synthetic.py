@@ -32,6 +32,7 @@ GOLDEN = {
     "text": ["5aa0abcdf77b9be6", "8f0bccb6bb7d791e", "018ea061e49a402c", "7d60ac7b1da64555"],
     "boats": ["571efd4e9938b1cc", "4bb453a8150bb48c", "a630cfef36ea0215", "4d61dfd347950ba2"],
     "camera": ["574b878c926415e8", "9d5c0304de06ae55", "3df7117d37d06a83", "991f25b90286566d"],
+    "families": ["a4ea1a788b77117e", "cc0d17ed22b76a58", "614557a4aed2ad5c", "1bd145e896e98582"],
 }  # fmt: skip
 
 
@@ -152,11 +153,11 @@ class TestAnnotations:
             sample = dataset[index]
             assert torch.equal(sample["parts"] > 0, sample["mask"] > 0)
             for value in sample["parts"].unique().tolist():
-                if value and world in ("zoo", "boats"):
+                if value and world in ("zoo", "boats", "families"):
                     owner = dataset.classes.index(dataset.part_names[value - 1].split("/")[0])
                     assert (sample["mask"][sample["parts"] == value] == owner + 1).all()
 
-    @pytest.mark.parametrize("world", ["zoo", "creatures", "boats", "camera"])
+    @pytest.mark.parametrize("world", ["zoo", "creatures", "boats", "camera", "families"])
     def test_keypoints_lie_on_their_object(self, world: str):
         dataset = Synthetic("val", world, 96)
         seen = torch.zeros(len(dataset.keypoint_names))
@@ -175,7 +176,8 @@ class TestAnnotations:
             assert cover.min() > 0.035 and cover.max() < 0.35
 
     def test_every_class_occurs_and_single_worlds_are_balanced(self):
-        single = {"zoo": {"objects": 1}, "creatures": {"species": 5}, "text": {}, "boats": {"objects": 1}, "camera": {}}
+        single = {"zoo": {"objects": 1}, "creatures": {"species": 5}, "text": {}, "boats": {"objects": 1}, "camera": {},
+                  "families": {}}  # fmt: skip
         for world, options in single.items():
             dataset = Synthetic("val", world, 16, **options)
             rounds = 4

@@ -19,10 +19,12 @@ from wsl_core.errors import UsageError
 __all__ = ["Pair", "pairs", "families", "shared_keypoints", "shared_parts", "FAMILIES"]
 
 # By data set: classes of which some parts, or some keypoints, mean the same. Nothing is shared across families, also
-# where names agree: a bird's wing is no plane's. Each world has some of these classes; only cars have wheels, so what
-# vehicles share are windows, bodies, cabins and both ends.
+# where names agree: a bird's wing is no plane's. Each world has some of these classes. What their vehicles share are
+# windows, bodies, cabins and both ends; in the world "families", which is made for this, wheels above all.
 FAMILIES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "synthetic": (("dog", "bird", "fish", "horse"), ("car", "plane", "boat")),
+    "synthetic": (
+        ("dog", "bird", "fish", "horse", "giraffe"), ("car", "plane", "boat", "truck", "tractor", "bicycle"),
+    ),
     "pascal-parts": (
         ("bird", "cat", "cow", "dog", "horse", "sheep"), ("bicycle", "motorbike"), ("bus", "car"),
     ),

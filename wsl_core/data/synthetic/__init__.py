@@ -22,6 +22,7 @@ from wsl_core.data.synthetic.backdrop import Scene
 from wsl_core.data.synthetic.boats import Boats
 from wsl_core.data.synthetic.camera import Camera
 from wsl_core.data.synthetic.creatures import Creatures
+from wsl_core.data.synthetic.families import Families
 from wsl_core.data.synthetic.noise import Stream
 from wsl_core.data.synthetic.shapes import LARGEST, NOBODY, Canvas, Piece, Placement, Thing
 from wsl_core.data.synthetic.text import Text
@@ -29,9 +30,9 @@ from wsl_core.data.synthetic.world import World
 from wsl_core.data.synthetic.zoo import Zoo
 from wsl_core.errors import UsageError
 
-__all__ = ["Synthetic", "WORLDS", "Scene", "Zoo", "Creatures", "Text", "Boats", "Camera"]
+__all__ = ["Synthetic", "WORLDS", "Scene", "Zoo", "Creatures", "Text", "Boats", "Camera", "Families"]
 
-WORLDS: dict[str, type[World]] = {world.name: world for world in (Zoo, Creatures, Text, Boats, Camera)}
+WORLDS: dict[str, type[World]] = {world.name: world for world in (Zoo, Creatures, Text, Boats, Camera, Families)}
 LENGTHS = {"train": 3000, "val": 500, "test": 500}
 
 
@@ -43,8 +44,8 @@ class Synthetic(Dataset):
 
     Args:
         split: "train", "val" or "test"; they share no sample.
-        world: "zoo", "creatures", "text", "boats" or "camera"; see ``Zoo``, ``Creatures``, ``Text``, ``Boats`` and
-            ``Camera`` for what their knobs do.
+        world: "zoo", "creatures", "text", "boats", "camera" or "families"; see ``Zoo``, ``Creatures``, ``Text``,
+            ``Boats``, ``Camera`` and ``Families`` for what their knobs do.
         size: side of the square pictures in pixels, 16 to 1024. The same scene at any size.
         length: number of samples; by default 3000 in "train" and 500 in the others. A longer split begins with the
             samples of a shorter one.
