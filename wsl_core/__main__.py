@@ -512,7 +512,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("match", help=match.__doc__, description=match.__doc__)
     command.set_defaults(command=match)
-    command.add_argument("descriptor", metavar="RUN_DIR|sift|hog", help="whose descriptors: a run of anchornet, or none")
+    command.add_argument(
+        "descriptor", metavar="RUN_DIR|sift|hog", help="whose descriptors: a run of anchornet, or none"
+    )
     command.add_argument("image_a", type=Path, metavar="IMAGE_A", help="every cell of it is matched")
     command.add_argument("image_b", type=Path, metavar="IMAGE_B", help="where the matches lie")
     command.add_argument(

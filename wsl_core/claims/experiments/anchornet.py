@@ -5,7 +5,7 @@ differ by their losses alone. What the chapter measures live is measured here by
 channel stands for, and which channels of a descriptor are looked at, is chosen on val; test is only read off.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms.functional import center_crop
 
 from wsl_core.claims.experiments.base import Experiment, Measurement
 from wsl_core.claims.experiments.deep_features import batches
+from wsl_core.claims.experiments.gap_vs_gmp import SHORT
 from wsl_core.data import Dataset, InMemory, Sample, Subset
 from wsl_core.data.chained import Chained
 from wsl_core.data.intervened import Intervened
@@ -57,9 +59,9 @@ __all__ = [
     "describers",
     "distinct_parts",
     "fire",
+    "likeliest_parts",
     "lit_apart",
     "lit_on_object",
-    "likeliest_parts",
     "match_all",
     "of_own_class",
     "parts_at_cells",
@@ -67,6 +69,7 @@ __all__ = [
     "relabelled",
     "score_channels",
     "score_pair",
+    "tight_box",
     "shared_agreement",
     "untrained",
     "with_backgrounds",
@@ -108,6 +111,7 @@ LOSSES: dict[str, dict[str, Any]] = {  # name -> what it changes of the model
     "without L_div^A": {"filter_diversity_weight": 0.0},
     "without L_div^B": {"response_diversity_weight": 0.0},
     "without both": {"filter_diversity_weight": 0.0, "response_diversity_weight": 0.0},
+    "diversity weight 0.2": {"filter_diversity_weight": 0.2, "response_diversity_weight": 0.2},
     "without the average": {"background_weight": 0.0},
     "other classes as negatives": {"negatives": "others"},
 }
@@ -124,7 +128,7 @@ def anchors(dataset: Dataset, classifier: CAM, recipe: Recipe, seed: int) -> Anc
         classifier: its backbone has residual stages: ``"small"`` or ``"resnet50"``.
         recipe: of ``"anchornet"``.
     """
-    first = torch.stack([dataset[i]["image"] for i in _spread(len(dataset), PCA_IMAGES)])
+    first = _some_images(dataset)
 
     def build() -> AnchorNet:
         network = _on_trunk(dataset, classifier, recipe)
@@ -137,7 +141,7 @@ def anchors(dataset: Dataset, classifier: CAM, recipe: Recipe, seed: int) -> Anc
 def untrained(dataset: Dataset, recipe: Recipe) -> AnchorNet:
     """The control: an AnchorNet whose trunk and banks have learnt nothing. Its reductions are a PCA like any other's."""
     network = AnchorNet(num_classes=len(dataset.classes), task=dataset.task, **recipe.model).eval()
-    network.init_pca(torch.stack([dataset[i]["image"] for i in _spread(len(dataset), PCA_IMAGES)]))
+    network.init_pca(_some_images(dataset))
     return network
 
 
@@ -150,10 +154,12 @@ def _on_trunk(dataset: Dataset, classifier: CAM, recipe: Recipe) -> AnchorNet:
     return network
 
 
-def _spread(length: int, count: int) -> list[int]:
-    """Positions of ``count`` samples, evenly over the data set; all if it has fewer."""
-    count = min(count, length)
-    return [i * length // count for i in range(count)]
+def _some_images(dataset: Dataset) -> Float[Tensor, "B 3 H W"]:
+    """Images for the PCA, evenly over the data set; of each the middle, as large as the smallest of them."""
+    count = min(PCA_IMAGES, len(dataset))
+    images = [dataset[i * len(dataset) // count]["image"] for i in range(count)]
+    size = [min(image.shape[side] for image in images) for side in (-2, -1)]
+    return torch.stack([center_crop(image, size) for image in images])
 
 
 # What channels do --------------------------------------------------------------------------------------------------
@@ -235,7 +241,7 @@ def lit_apart(own: Float[Tensor, "N J h w"]) -> float:
 
 
 def lit_on_object(own: Float[Tensor, "N J h w"], parts: Int[Tensor, "N h w"]) -> tuple[float, float]:
-    """Which share of the objects' cells any channel lights up, and which share of the cells that are lit lies on objects.
+    """Which share of the objects' cells any channel lights up, and which share of the lit cells lies on objects.
 
     Pooled over the images. Where nothing is lit, the second is 0.
 
@@ -461,7 +467,9 @@ def _size(sample: Sample) -> tuple[int, int]:
     return sample["image"].shape[-2], sample["image"].shape[-1]
 
 
-def chosen_pairs(dataset: Dataset, per_class: int = PER_CLASS, count: int = PAIRS) -> tuple[Dataset, dict[str, list[Pair]]]:
+def chosen_pairs(
+    dataset: Dataset, per_class: int = PER_CLASS, count: int = PAIRS
+) -> tuple[Dataset, dict[str, list[Pair]]]:
     """A few images of each class, and pairs among them: of one class, and of two classes of a family."""
     kept: dict[int, list[int]] = {}
     for i, sample in enumerate(dataset):
@@ -469,6 +477,21 @@ def chosen_pairs(dataset: Dataset, per_class: int = PER_CLASS, count: int = PAIR
     few = InMemory(Subset(dataset, sorted(i for own in kept.values() for i in own[:per_class])))
     every = {kind: pairs(few, across=kind == ACROSS) for kind in KINDS}
     return few, {kind: pairs(few, kind == ACROSS, min(count, len(every[kind]))) for kind in KINDS}
+
+
+def tight_box(keypoints: Float[Tensor, "P 3"]) -> Float[Tensor, " 4"]:
+    """The box around the visible keypoints, for data without boxes: x0, y0, x1, y1.
+
+    Raises:
+        UsageError: no keypoint is visible.
+
+    >>> tight_box(torch.tensor([[2.0, 9.0, 1.0], [6.0, 3.0, 1.0], [0.0, 0.0, 0.0]])).tolist()
+    [2.0, 3.0, 6.0, 9.0]
+    """
+    points = keypoints[keypoints[:, 2] > 0, :2]
+    if not len(points):
+        raise UsageError("keypoints: found none that is visible; expected one at least.")
+    return torch.cat([points.amin(dim=0), points.amax(dim=0)])
 
 
 def relabelled(parts: Int[Tensor, "H W"], values: Int[Tensor, " M"]) -> Int[Tensor, "H W"]:
@@ -482,7 +505,9 @@ def relabelled(parts: Int[Tensor, "H W"], values: Int[Tensor, " M"]) -> Int[Tens
     return number[parts]
 
 
-def score_pair(source: Sample, target: Sample, pair: Pair, found: Correspondence) -> dict[str, float]:
+def score_pair(
+    source: Sample, target: Sample, pair: Pair, found: Correspondence, normaliser: str = "box"
+) -> dict[str, float]:
     """What one correspondence is worth. Keypoints are carried from the source to the target, parts and mask back.
 
     Parts are left out where the two images show none in common.
@@ -490,7 +515,7 @@ def score_pair(source: Sample, target: Sample, pair: Pair, found: Correspondence
     rows = pair.keypoints
     points = transfer_points(source["keypoints"][rows[:, 0], :2], found)
     truth = source["keypoints"][rows[:, 0]], target["keypoints"][rows[:, 1]]
-    shares = pck(points, *truth, alphas=ALPHAS, normaliser="box", box=target["boxes"][0])
+    shares = pck(points, *truth, alphas=ALPHAS, normaliser=normaliser, box=target["boxes"][0])
     scores = {PCK[alpha]: float(share) for alpha, share in zip(ALPHAS, shares, strict=True)}
     if "mask" in source:
         carried = transfer_mask(target["mask"], found, _size(source)) == pair.target_class + 1
@@ -514,15 +539,17 @@ class Matched(NamedTuple):
 
 
 def match_all(
-    dataset: Dataset,
+    dataset: Dataset | Sequence[Sample],
     chosen: Sequence[Pair],
     describe: Describe,
     matcher: Matcher,
     of_another_image: bool = False,
+    normaliser: str = "box",
 ) -> Matched:
     """Match all pairs by one descriptor and one matcher.
 
     Args:
+        normaliser: of PCK, see :func:`wsl_core.metrics.pck`.
         of_another_image: the control: the target is described by another image of its class, which knows where parts of
             the class often are, and not where they are here.
     """
@@ -532,16 +559,16 @@ def match_all(
     for pair in chosen:
         source, target = dataset[pair.source], dataset[pair.target]
         a, b = described[pair.source], described[stand_in[pair.target]]
-        rows.append(score_pair(source, target, pair, matcher(a, b, _size(source), _size(target))))
+        rows.append(score_pair(source, target, pair, matcher(a, b, _size(source), _size(target)), normaliser))
     metrics = dict.fromkeys(metric for row in rows for metric in row)
     scores = {metric: np.array([row.get(metric, np.nan) for row in rows]) for metric in metrics}
     return Matched(scores, np.array([[pair.source, pair.target] for pair in chosen]))
 
 
-def _stand_ins(dataset: Dataset, described: Mapping[int, DescriptorMap]) -> dict[int, int]:
+def _stand_ins(dataset: Dataset | Sequence[Sample], images: Iterable[int]) -> dict[int, int]:
     """For each image the next one of its class; the first for the last."""
     same: dict[int, list[int]] = {}
-    for i in sorted(described):
+    for i in sorted(images):
         same.setdefault(int(dataset[i]["labels"].argmax()), []).append(i)
     return {i: other for own in same.values() for i, other in zip(own, own[1:] + own[:1], strict=True)}
 
@@ -549,6 +576,7 @@ def _stand_ins(dataset: Dataset, described: Mapping[int, DescriptorMap]) -> dict
 # The measurement ---------------------------------------------------------------------------------------------------
 
 NEAREST = "nearest"
+REGULARISED = (*ANCHORS, "classifier's features", "dense SIFT", "HOG", "raw RGB")  # what every matcher gets
 CONTROLS = ("hypercolumns, untrained", *POSITION)  # what a descriptor has to beat
 RIVALS = ("class-specific anchors", "hypercolumns", "dense SIFT")  # of the class-agnostic anchors
 
@@ -617,7 +645,7 @@ def _note_pairs(found: Measurement, variant: str, matched: Matched) -> None:
 
 
 def with_backgrounds(recipe: Recipe) -> Dataset:
-    """The training images, and a third as many of other scenes from which the object is left out: images of no class."""
+    """The training images, and a third as many of other scenes without their object: images of no class."""
     train = open_split(recipe, "train")
     scenes = open_split(recipe.replace(images=None), "train", seed=OTHER_SCENES, length=max(1, len(train) // 3))
     return Chained([train, Intervened(scenes, remove=scenes.classes)])
@@ -634,7 +662,7 @@ EXPERIMENTS = (
         paper="cam",  # whose classifier gives the trunk
         dataset="synthetic",
         scope="synthetic",
-        variants={"classifier": {"data": {"world": "families"}}},
+        variants={"classifier": {"data": {"world": "families"}, **SHORT}},
         data=families_data,
         measure=measure_families,
     ),
