@@ -191,6 +191,11 @@ def test_a_pair_is_scored_by_its_own_keypoints_and_parts(world):
     assert chapter.PART_IOU not in without and chapter.MASK_IOU in without
 
 
+def test_a_box_needs_a_keypoint_that_is_visible():
+    with pytest.raises(UsageError, match="found none that is visible"):
+        chapter.tight_box(torch.zeros(3, 3))
+
+
 def test_pairs_are_of_one_class_or_of_relatives_among_a_few_images(world):
     few, chosen = chapter.chosen_pairs(world, per_class=2, count=5)
     assert len(few) == 16 and all(len(found) == 5 for found in chosen.values())

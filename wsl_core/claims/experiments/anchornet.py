@@ -78,7 +78,7 @@ __all__ = [
 LIT = 0.5  # of a response's own maximum
 PCA_IMAGES = 128
 PER_CLASS = 8  # images of a class that are matched
-PAIRS = 48  # of each kind
+PAIRS = 36  # of each kind
 OTHER_SCENES = 1  # the seed of a world in which no image of the training lies
 STRIDE = 4  # of descriptors that need no network, as of the hypercolumn
 ALPHAS = (0.05, 0.1, 0.15)
@@ -139,7 +139,7 @@ def anchors(dataset: Dataset, classifier: CAM, recipe: Recipe, seed: int) -> Anc
 
 
 def untrained(dataset: Dataset, recipe: Recipe) -> AnchorNet:
-    """The control: an AnchorNet whose trunk and banks have learnt nothing. Its reductions are a PCA like any other's."""
+    """The control: an AnchorNet whose trunk and banks have learnt nothing. Its reductions are a PCA, too."""
     network = AnchorNet(num_classes=len(dataset.classes), task=dataset.task, **recipe.model).eval()
     network.init_pca(_some_images(dataset))
     return network
