@@ -6,8 +6,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from wsl_core.errors import DataError, UsageError
-from wsl_core.localize import boxes_from_map, mask_from_maps, official_boxes
-from wsl_core.ops import normalize
+from wsl_core.localize import boxes_from_map, foreground_boxes, mask_from_maps, official_boxes
+from wsl_core.ops import Grid, normalize
+from wsl_core.papers.cam import CAM
 
 
 def rectangle(height=12, width=16, y0=2, x0=3, y1=6, x1=9, value=1.0):
@@ -178,3 +179,61 @@ def test_raw_and_normalised_maps_give_the_same_boxes(lowest, highest, threshold,
 
 def seeded(seed):
     return torch.Generator().manual_seed(seed)
+
+
+# ---- the foreground
+
+
+class Classifier(torch.nn.Module):
+    """Class 0 sees red, class 1 green; one cell a pixel."""
+
+    grid = Grid(1, 0.5)
+
+    def forward(self, images):
+        return self.localize(images).mean(dim=(2, 3))
+
+    def localize(self, images, labels=None):
+        maps = images[:, :2]
+        return maps if labels is None else maps * labels[:, :, None, None]
+
+
+def coloured_boxes():
+    """A large red box beside a small green one; only green; nothing."""
+    images = torch.zeros(3, 3, 12, 20)
+    images[0, 0, 2:10, 1:9] = 1.0
+    images[:2, 1, 4:7, 12:18] = 0.5
+    return images
+
+
+def test_the_foreground_is_the_box_of_the_predicted_class_or_the_whole_frame():
+    boxes = foreground_boxes(Classifier(), coloured_boxes())
+    assert boxes.tolist() == [[1, 2, 9, 10], [12, 4, 18, 7], [0, 0, 20, 12]]
+
+
+def test_the_foreground_is_what_exceeds_a_share_of_the_maximum_and_not_of_the_range():
+    images = coloured_boxes()[1:2]
+    images[:, 1] += 0.2
+    assert foreground_boxes(Classifier(), images).tolist() == [[0, 0, 20, 12]]
+    assert foreground_boxes(Classifier(), images, threshold=0.5).tolist() == [[12, 4, 18, 7]]
+
+
+def test_the_foreground_of_given_classes():
+    """Each class's map counts by its own maximum; of both, the largest component."""
+    images = coloured_boxes()[[0, 0, 0]]
+    labels = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    boxes = foreground_boxes(Classifier(), images, labels)
+    assert boxes.tolist() == [[12, 4, 18, 7], [1, 2, 9, 10], [0, 0, 20, 12]]
+
+
+def test_the_foreground_of_a_coarse_map_lies_where_its_cells_look():
+    model = CAM(num_classes=2, width=4).eval()
+    maps = torch.zeros(1, 2, 4, 4)
+    maps[0, 1, 1, 2] = 1.0
+    model.localize = lambda images, labels: maps
+    (box,) = foreground_boxes(model, torch.rand(1, 3, 32, 32), torch.tensor([[0.0, 1.0]]), threshold=0.5)
+    assert box.tolist() == [
+        13,
+        5,
+        20,
+        12,
+    ]  # half of the way to the neighbours of pixel (16, 8), which the cell looks at

@@ -337,3 +337,16 @@ def test_the_help_names_every_paper_that_has_a_recipe(capsys):
     named = options.split("PAPER ")[-1].split(" options:")[0]
     trained = {recipe.paper for recipe in RECIPES}
     assert set(named.split(", ")) == trained
+
+
+def test_what_makes_descriptors_is_trained_and_has_no_maps_to_score(tmp_path, capsys):
+    folder, image = tmp_path / "run", tmp_path / "dot.png"
+    Image.new("RGB", (8, 8), "red").save(image)
+    arguments = ["train", "introspection", *TINY, "--set", "data.size=32", "--run-dir", str(folder), "--device", "cpu"]
+    assert main(arguments) == 0
+    assert load_run(folder).model.config["width"] == 4
+    capsys.readouterr()
+    for command in (["evaluate", str(folder)], ["localize", str(folder), str(image), "--out", str(tmp_path / "maps")]):
+        assert main(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{folder}: introspection makes descriptors and no maps of classes" in line

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wsl_core.errors import DataError, UsageError
-from wsl_core.ops import Grid, classes_asked, global_pool, normalize, resize_maps, ten_crop_scores
+from wsl_core.ops import (
+    Grid,
+    classes_asked,
+    global_pool,
+    half_plane_offsets,
+    normalize,
+    resize_maps,
+    ten_crop_scores,
+    valid_pairs,
+)
 
 finite_maps = hnp.arrays("float32", (2, 3, 4), elements=st.floats(-1e6, 1e6, width=32)).map(torch.from_numpy)
 
@@ -251,3 +260,40 @@ def test_labels_that_would_be_spread_are_refused(shape):
     with pytest.raises(UsageError, match=r"labels: found shape \(.*\); expected multi-hot \(3, 4\)"):
         classes_asked(torch.ones(shape), torch.zeros(3, 4, 2, 2))
     assert torch.equal(classes_asked(torch.eye(4)[:3].long(), torch.zeros(3, 4, 2, 2)), torch.eye(4)[:3])
+
+
+@given(st.integers(2, 6))
+def test_half_plane_offsets_name_every_neighbour_once(radius):
+    offsets = [tuple(offset) for offset in half_plane_offsets(radius).tolist()]
+    both = offsets + [(-dy, -dx) for dy, dx in offsets]
+    reach = range(-radius, radius + 1)
+    expected = [(y, x) for y in reach for x in reach if 0 < y * y + x * x < radius * radius]
+    assert sorted(both) == sorted(expected)
+    assert offsets == sorted(offsets) and offsets[0] == (0, 1)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(2, 5))
+def test_valid_pairs_are_those_of_two_cells(height, width, radius):
+    offsets = half_plane_offsets(radius)
+    every, taken = (valid_pairs(offsets, (height, width), official) for official in (False, True))
+    for o, (dy, dx) in enumerate(offsets.tolist()):
+        for y in range(height):
+            for x in range(width):
+                assert every[o, y, x] == (y + dy < height and 0 <= x + dx < width)
+    # The released code cuts out one region for all offsets: radius - 1 rows below it, and as many columns beside it.
+    reach = radius - 1
+    region = torch.zeros(height, width, dtype=torch.bool)
+    region[: max(height - reach, 0), reach : max(width - reach, 0)] = True
+    assert torch.equal(taken, region.expand_as(taken)) and not (taken & ~every).any()
+
+
+def test_the_released_code_loses_one_pair_in_seven():
+    """At a crop of 448 pixels, 56 x 56 cells, within radius 5."""
+    offsets = half_plane_offsets(5)
+    every, taken = (valid_pairs(offsets, (56, 56), official).sum().item() for official in (False, True))
+    assert len(offsets) == 34 and round(100 * (1 - taken / every), 1) == 14.4
+
+
+def test_no_neighbour_is_nearer_than_one():
+    with pytest.raises(UsageError, match="radius=1: expected at least 2"):
+        half_plane_offsets(1)

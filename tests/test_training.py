@@ -421,14 +421,16 @@ def test_what_measures_is_found_from_the_function():
 def test_the_digest_sees_code_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def digest(text):
+    def digest(text, name="f"):
         (tmp_path / "digested.py").write_text(text)
-        return source_digest(["digested.f"])
+        return source_digest([f"digested.{name}"])
 
     plain = digest("def f(x):\n    return x + 1\n")
     assert plain == digest('"""Module."""\n# why\ndef f(x):\n    """Add."""\n    return (x\n            + 1)\n')
     assert plain == digest("def f(x):\n    return x + 1\n\ndef beside():\n    return 0\n")
     assert plain != digest("def f(x):\n    return x + 2\n")
+    assert digest("from math import pi\n", "pi") == digest("from math import e, pi\n", "pi")  # what stands beside it
+    assert digest("from math import pi\n", "pi") != digest("from cmath import pi\n", "pi")
     with pytest.raises(UsageError, match=r"'wsl_core\.nothing' does not exist"):
         source_digest(["wsl_core.nothing"])
 

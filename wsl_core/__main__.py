@@ -47,7 +47,7 @@ def train(options: argparse.Namespace) -> None:
     from accelerate import PartialState
 
     from wsl_core.files import write_json
-    from wsl_core.papers import build_model
+    from wsl_core.papers import build_for
     from wsl_core.recipes import get_recipe, parse_overrides
     from wsl_core.training import fit, open_split
 
@@ -56,8 +56,8 @@ def train(options: argparse.Namespace) -> None:
     _check_model_options(recipe.paper, recipe.model)
     train_set = open_split(recipe, "train", options.root, options.download)
     val_set = open_split(recipe, "val", options.root, options.download) if recipe.eval_every else None
-    config = recipe.model | {"num_classes": len(train_set.classes), "task": train_set.task}
-    fit(lambda: build_model(recipe.paper, **config), train_set, recipe, val_set, run_dir, options.seed, options.device)
+    build = lambda: build_for(train_set, recipe.paper, **recipe.model)  # noqa: E731
+    fit(build, train_set, recipe, val_set, run_dir, options.seed, options.device)
     if PartialState().is_main_process:
         write_json(run_dir / "data.json", {"root": str(options.root.resolve()) if options.root else None})
         print(run_dir)
@@ -70,6 +70,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from wsl_core.training.evaluation import classification_scores, has_boxes
 
     run = load_run(options.run_dir)
+    _check_makes_maps(run)
     run.model.to(_device(options.device))
     noted = run.run_dir / "data.json"
     root = options.root or (read_json(noted)["root"] if noted.exists() else None)
@@ -113,6 +114,7 @@ def localize(options: argparse.Namespace) -> None:
     from wsl_core.training import load_run
 
     run = load_run(options.run_dir)
+    _check_makes_maps(run)
     run.model.to(_device(options.device))
     if options.class_name is not None and options.class_name not in run.classes:
         raise UsageError(f"class {options.class_name!r} is out of vocabulary: this run knows {', '.join(run.classes)}.")
@@ -256,6 +258,14 @@ def _check_names(images: list[Path], out: Path) -> None:
             raise UsageError(f"IMAGE {path}: found {found}; expected an image file. Correct the path.")
 
 
+def _check_makes_maps(run: "Run") -> None:
+    if not hasattr(run.model, "localize"):
+        raise UsageError(
+            f"{run.run_dir}: {run.recipe.paper} makes descriptors and no maps of classes; name the run of a paper that "
+            "does, or match its descriptors in Python with wsl_core.matching."
+        )
+
+
 def _check_model_options(paper: str, options: dict[str, Any]) -> None:
     """An option that the paper's model does not have or cannot use is a wrong argument, not a traceback."""
     from wsl_core.papers import build_model
@@ -343,7 +353,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("train", help=train.__doc__, description=train.__doc__)
     command.set_defaults(command=train)
     # written out, since importing them would import torch
-    papers = "cam, acol, gain, sec, anchornet, single_classifier, hide_and_seek, iterative_erasing"
+    papers = "cam, acol, gain, sec, anchornet, introspection, single_classifier, hide_and_seek, iterative_erasing"
     command.add_argument("paper", metavar="PAPER", help=papers)
     command.add_argument(
         "--dataset", default="synthetic", help="synthetic, tiny-imagenet or folder (default: synthetic)"

@@ -7,9 +7,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from wsl_core.errors import DataError, UsageError
-from wsl_core.ops import normalize
+from wsl_core.ops import normalize, resize_maps
 
-__all__ = ["boxes_from_map", "mask_from_maps", "official_boxes"]
+__all__ = ["boxes_from_map", "foreground_boxes", "mask_from_maps", "official_boxes"]
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)  # OpenCV's contours join diagonal neighbours too
 OFFICIAL_LEVELS = (20, 100, 110)  # of 255
@@ -178,3 +178,44 @@ def mask_from_maps(
     scores = normalize(maps, how) * labels[:, None, None]
     best, winner = scores.max(dim=0)
     return torch.where(best > threshold, winner + 1, 0)
+
+
+@torch.no_grad()
+def foreground_boxes(
+    model: torch.nn.Module,
+    images: Float[Tensor, "B 3 H W"],
+    labels: Float[Tensor, "B K"] | None = None,
+    threshold: float = 0.2,
+) -> Float[Tensor, "B 4"]:
+    """The box of the foreground of each image, by the maps of a classifier: a weakly supervised detector.
+
+    The box of :func:`boxes_from_map` on the highest of the normalised maps of an image's classes; the full frame where
+    they have no evidence. What is learned on such crops is weakly supervised and no longer unsupervised: the classifier
+    has seen labels of images.
+
+    Args:
+        model: has ``localize``, and a ``grid`` of its maps; in evaluation mode, which is the caller's to set.
+        images: RGB in [0, 1].
+        labels: multi-hot; ``None`` takes the class that the model predicts.
+        threshold: share of the map's maximum.
+
+    Returns:
+        x0, y0, x1, y1 in pixels, half-open.
+
+    Raises:
+        UsageError: ``threshold`` is out of range.
+        DataError: a map holds NaN or infinity.
+
+    >>> from wsl_core.papers.cam import CAM
+    >>> foreground_boxes(CAM(num_classes=3).eval(), torch.rand(2, 3, 32, 48)).shape
+    torch.Size([2, 4])
+    """
+    height, width = images.shape[-2:]
+    if labels is None:
+        logits = model(images)
+        labels = torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
+    maps = normalize(model.localize(images, labels), "max")  # those of other classes are zero, and stay so
+    highest = resize_maps(maps.amax(dim=1, keepdim=True), (height, width), model.grid)[:, 0]
+    found = [boxes_from_map(score_map, threshold) for score_map in highest]
+    frame = torch.tensor([[0.0, 0.0, width, height]])
+    return torch.cat([torch.cat([boxes, frame])[:1] for boxes in found])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import ten_crop
@@ -12,8 +12,8 @@ from torchvision.transforms.functional import ten_crop
 from wsl_core.errors import DataError, UsageError
 
 __all__ = [
-    "ERASINGS", "POOLINGS", "Descriptors", "Grid", "Pooling", "classes_asked", "classification_loss", "erase",
-    "global_pool", "normalize", "resize_maps", "ten_crop_scores",
+    "ERASINGS", "POOLINGS", "Affinity", "Descriptors", "Grid", "Pooling", "classes_asked", "classification_loss",
+    "erase", "global_pool", "half_plane_offsets", "normalize", "resize_maps", "ten_crop_scores", "valid_pairs",
 ]  # fmt: skip
 
 POSITIONS = (-2, -1)
@@ -306,3 +306,70 @@ class Descriptors(NamedTuple):
 
     features: Float[Tensor, "B D h w"]
     sigma: Float[Tensor, "B 1 h w"] | None = None  # predicted uncertainty of each, where the network has one
+
+
+class Affinity(NamedTuple):
+    r"""How alike near cells are: a symmetric matrix $W$ over the cells of each image, never written out.
+
+    Each pair of cells stands once. ``values[b, o, y, x]`` is $W_{ij}$, in [0, 1], of cell (y, x) and the one at
+    (y, x) + ``offsets[o]``. On the diagonal $W$ is 1, for pairs that are not listed or not valid it is 0. See
+    :func:`half_plane_offsets` and :func:`valid_pairs`.
+
+    >>> offsets = half_plane_offsets(radius=2)
+    >>> alike = Affinity(torch.ones(1, len(offsets), 2, 3), offsets, valid_pairs(offsets, (2, 3)))
+    >>> int(alike.valid.sum())  # pairs of neighbours in 2 x 3 cells: side by side, diagonal, one above the other
+    11
+    """
+
+    values: Float[Tensor, "B O h w"]
+    offsets: Int[Tensor, "O 2"]  # dy, dx: of two opposite ones only one
+    valid: Bool[Tensor, "O h w"]  # whether the pair counts; never where the second cell lies outside
+
+
+def half_plane_offsets(radius: int) -> Int[Tensor, "O 2"]:
+    r"""(dy, dx) of the neighbours nearer than ``radius`` cells: $dy^2 + dx^2 < r^2$, strictly.
+
+    Of two opposite offsets, the one that leads down, or to the right within the row. So every pair of cells is met
+    once. In the order of AffinityNet's released code, row by row.
+
+    Raises:
+        UsageError: ``radius`` is below 2, within which a cell has no neighbour.
+
+    >>> half_plane_offsets(2).tolist()
+    [[0, 1], [1, -1], [1, 0], [1, 1]]
+    >>> len(half_plane_offsets(5))
+    34
+    """
+    if radius < 2:
+        raise UsageError(f"radius={radius}: expected at least 2; no other cell is nearer than 1.")
+    reach = torch.arange(1 - radius, radius)
+    dy, dx = torch.meshgrid(reach, reach, indexing="ij")
+    chosen = (dy.square() + dx.square() < radius**2) & ((dy > 0) | (dy == 0) & (dx > 0))
+    return torch.stack([dy[chosen], dx[chosen]], dim=1)
+
+
+def valid_pairs(offsets: Int[Tensor, "O 2"], size: tuple[int, int], official: bool = False) -> Bool[Tensor, "O h w"]:
+    """Whether the cell at (y, x) + ``offsets[o]`` lies on the map: one ``True`` for every pair.
+
+    Args:
+        offsets: as :func:`half_plane_offsets` gives them.
+        size: (height, width) in cells.
+        official: only what AffinityNet's released code takes: pairs whose first cell has all of its possible
+            neighbours on the map. It loses those near the left, right and lower edges.
+
+    >>> valid_pairs(torch.tensor([[0, 1]]), (2, 3)).tolist()
+    [[[True, True, False], [True, True, False]]]
+    >>> offsets = half_plane_offsets(5)
+    >>> every, taken = (int(valid_pairs(offsets, (56, 56), official).sum()) for official in (False, True))
+    >>> every, taken
+    (99128, 84864)
+    """
+    height, width = size
+    rows = torch.arange(height, device=offsets.device)[:, None]
+    columns = torch.arange(width, device=offsets.device)
+    dy, dx = offsets[:, :, None, None].unbind(dim=1)
+    valid = (rows + dy >= 0) & (rows + dy < height) & (columns + dx >= 0) & (columns + dx < width)
+    if official:
+        reach = offsets.abs().max()
+        valid = valid & (rows < height - reach) & (columns >= reach) & (columns < width - reach)
+    return valid

@@ -424,6 +424,30 @@ _ANCHORNET = (
     _ANCHORNET_PAPER,
 )
 
+# The introspection paper's sources say: ResNet-50; images of ILSVRC of VOC's rigid classes, cropped to the foreground
+# by a weakly supervised detector, as wsl_core.localize.foreground_boxes and wsl_core.data.Cropped do. Views, places and
+# hard points are the model's. Whatever else is here is ours.
+_INTROSPECTION_PAPER = _GAIN_PAPER.replace(
+    paper="introspection", epochs=10, batch_size=32, lr=1e-3, model={"backbone": "resnet50", "weights": "DEFAULT"},
+    source="Backbone, correspondences and hard points are the paper's. Optimiser, rate, epochs, batch, crop: ours.",
+)  # fmt: skip
+
+_INTROSPECTION = (
+    _SMOKE.replace(data=_CREATURES, batch_size=8),
+    _SMOKE.replace(dataset="tiny-imagenet", batch_size=8),
+    _SMOKE.replace(dataset="folder", data={"max_side": 64}, augment={"crop": 64}, batch_size=8),
+    _BOOK.replace(data=_CREATURES, steps=500, batch_size=16),
+    _BOOK.replace(
+        dataset="tiny-imagenet", model={"width": 32}, epochs=5, batch_size=32,
+        source="Ours: made for a CPU. Descriptors of 8x8 cells on images of 64 px.",
+    ),
+    _BOOK.replace(
+        dataset="folder", data={"max_side": 96}, augment={"crop": 96}, model={"width": 32}, steps=1000, batch_size=16,
+        source="Ours: for a few hundred to a few thousand images of one's own.",
+    ),
+    _INTROSPECTION_PAPER,
+)  # fmt: skip
+
 RECIPES = (
     *_CAM,
     *(
@@ -434,4 +458,5 @@ RECIPES = (
     *(recipe.replace(paper="gain") for recipe in _GAIN),
     *(recipe.replace(paper="sec") for recipe in _SEC),
     *(recipe.replace(paper="anchornet") for recipe in _ANCHORNET),
+    *(recipe.replace(paper="introspection") for recipe in _INTROSPECTION),
 )

@@ -3,13 +3,31 @@
 import pytest
 import torch
 
-from wsl_core.papers import PAPERS, build_model
+from wsl_core.data import load_dataset
+from wsl_core.papers import PAPERS, build_for, build_model, learns_labels, model_class
 
 IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
 
 
+WITH_MAPS = [paper for paper in PAPERS if hasattr(model_class(paper), "localize")]
+
+
+def test_only_what_learns_no_labels_makes_no_maps_of_classes():
+    assert [paper for paper in PAPERS if learns_labels(paper)] == WITH_MAPS
+    assert set(PAPERS) - set(WITH_MAPS) == {"introspection"}
+
+
 @pytest.mark.parametrize("paper", PAPERS)
+def test_a_model_is_built_for_a_data_set(paper):
+    dataset = load_dataset("synthetic", "train", world="creatures", size=32, length=1)
+    model = build_for(dataset, paper, width=4)
+    assert model.config["width"] == 4 and model.paper == paper
+    if learns_labels(paper):
+        assert (model.config["num_classes"], model.config["task"]) == (len(dataset.classes), dataset.task)
+
+
+@pytest.mark.parametrize("paper", WITH_MAPS)
 @torch.no_grad()
 def test_scores_and_maps_are_those_of_forward_and_localize(paper):
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsl_core.errors import DataError, UsageError
-from wsl_core.refine import PARAMETERS, CRFParameters, dense_crf, dense_crf_many
+from wsl_core.refine import DEEPLAB, PARAMETERS, CRFParameters, dense_crf, dense_crf_many
 from wsl_core.refine.permutohedral import PermutohedralLattice
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,7 +53,7 @@ def pydensecrf():
     return pytest.importorskip("pydensecrf", reason="pydensecrf is not installed: the extra crf")
 
 
-@pytest.mark.parametrize("parameters", [*PARAMETERS.values(), PARAMETERS["sec"].shrunk(12)])
+@pytest.mark.parametrize("parameters", [*PARAMETERS.values(), DEEPLAB, PARAMETERS["sec"].shrunk(12)])
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (41, 41), (60, 80)])
 def test_both_backends_compute_the_same(pydensecrf, parameters, size):
     """To rounding, which the iterations can make large at a few undecided pixels."""

@@ -24,7 +24,7 @@ from wsl_core.claims.register import Claim, load_register
 from wsl_core.data import Dataset, InMemory
 from wsl_core.errors import TrainingError, UsageError
 from wsl_core.files import cache_dir, read_json, write_json
-from wsl_core.papers import build_model
+from wsl_core.papers import build_for
 from wsl_core.recipes import Recipe
 from wsl_core.training import Run, cached_run, open_split
 
@@ -164,9 +164,7 @@ class _Seeds:
 
     def run(self, recipe: Recipe, seed: int) -> Run:
         train_set = self.train_set(recipe)
-        build = partial(
-            build_model, recipe.paper, num_classes=len(train_set.classes), task=train_set.task, **recipe.model
-        )
+        build = partial(build_for, train_set, recipe.paper, **recipe.model)
         return cached_run(build, train_set, recipe, seed)
 
     def train_set(self, recipe: Recipe) -> Dataset:

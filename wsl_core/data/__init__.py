@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from wsl_core.data.base import Batch, Dataset, InMemory, Sample, Subset, check_count, collate
+from wsl_core.data.cropped import Cropped
 from wsl_core.data.few_masks import FewMasks
 from wsl_core.data.translated import Translated
 from wsl_core.errors import UsageError
 
 __all__ = [
-    "DATASETS", "Batch", "Dataset", "FewMasks", "InMemory", "Sample", "Subset", "Translated", "collate", "load_dataset"
+    "DATASETS", "Batch", "Cropped", "Dataset", "FewMasks", "InMemory", "Sample", "Subset", "Translated", "collate",
+    "load_dataset",
 ]  # fmt: skip
 
 # Imported when asked for. A class takes the split and, by name, what its signature lists: perhaps root and download.

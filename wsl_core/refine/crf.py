@@ -24,7 +24,7 @@ from wsl_core.data.base import to_bytes
 from wsl_core.errors import DataError, UsageError
 from wsl_core.refine.permutohedral import PermutohedralLattice
 
-__all__ = ["BACKENDS", "PARAMETERS", "CRFParameters", "dense_crf", "dense_crf_many"]
+__all__ = ["BACKENDS", "DEEPLAB", "PARAMETERS", "CRFParameters", "dense_crf", "dense_crf_many"]
 
 BACKENDS = ("auto", "pydensecrf", "torch")
 FLOOR = 1e-5  # of a probability, as in pydensecrf's own helper: a zero would forbid a label whatever the image says
@@ -72,6 +72,11 @@ PARAMETERS = {
     "irn": CRFParameters(bilateral_sxy=50.0, bilateral_srgb=5.0),  # jiwoon-ahn/irn, misc/imutils.py
     "sec": CRFParameters(),  # SEC's released code at the size of the image; GAIN takes SEC's
 }
+
+# Behind a segmentation network: DeepLab v2 with ResNet-101 on VOC, kazuto1011/deeplab-pytorch, configs/voc12.yaml
+DEEPLAB = CRFParameters(
+    position_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, position_weight=3.0, bilateral_weight=4.0
+)
 
 
 def dense_crf(

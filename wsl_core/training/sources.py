@@ -162,8 +162,9 @@ def _parsed(text: str) -> _Module:
             defined[name].append(statement)
         names = _names_imported(statement)
         imported |= {name: origin for name, origin in names.items() if _is_ours(origin)}
-        for name in names.keys() - imported.keys():
-            defined[name].append(statement)  # torch's and others': the import line itself is all that we know
+        for name, origin in names.items():
+            if not _is_ours(origin):  # torch's and others': where the name comes from is all that we know
+                defined[name].append(ast.Expr(ast.Constant(origin)))
     return _Module(dict(defined), imported)
 
 
