@@ -76,7 +76,8 @@ class ImageNet(Dataset):
         max_side: shrink larger images, with their boxes, so that no side is longer. None keeps every size.
 
     Raises:
-        UsageError: a folder is not there: says what to get and where to put it. Or the split is unknown.
+        UsageError: a folder is not there: says what to get and where to put it. Or the split is unknown, or
+            ``max_side`` below 2.
         DataError: a file is missing or damaged, or a class has no image; names the file.
 
     >>> ImageNet("train", "nowhere")  # doctest: +IGNORE_EXCEPTION_DETAIL

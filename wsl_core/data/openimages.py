@@ -35,7 +35,8 @@ class OpenImages30k(Dataset):
         max_side: shrink larger images, with their masks, so that no side is longer. None keeps every size.
 
     Raises:
-        UsageError: a folder is not there: says what to get and where to put it. Or the split is unknown.
+        UsageError: a folder is not there: says what to get and where to put it. Or the split is unknown, or
+            ``max_side`` below 2.
         DataError: a file is missing or damaged, or a line of the metadata is wrong; names the file and the line.
 
     >>> OpenImages30k("train", "nowhere")  # doctest: +IGNORE_EXCEPTION_DETAIL
