@@ -418,7 +418,7 @@ _ANCHORNET_PAPER = _GAIN_PAPER.replace(
 )  # fmt: skip
 
 # Weights of the diversity losses, by eye: the greater they are, the more parts the channels of a class mark and the
-# fewer of their peaks lie on the object. Tried on val with a random seed that no claim uses, after a first look at test.
+# fewer of their peaks lie on the object. Tried on val, after a first look at test, with a random seed of no claim.
 _ANCHORS = {
     "filters": 6, "agnostic_channels": 24, "filter_diversity_weight": 0.05, "response_diversity_weight": 0.05,
 }  # fmt: skip
