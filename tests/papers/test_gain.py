@@ -1,19 +1,13 @@
 """Laws of GAIN (PAPERS.md, section 9), its choices, and the ways in which it can be run."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torchvision
-from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from tests.papers.gain_gradients import gradients
 from wsl_core.backbones import BACKBONES, from_resnet
 from wsl_core.data import load_dataset
 from wsl_core.errors import DataError, UsageError
@@ -25,7 +19,6 @@ from wsl_core.training import fit, load_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGES = torch.rand(4, 3, 48, 48, generator=torch.Generator().manual_seed(0))
 LABELS = torch.eye(3)[[1, 0, 2, 1]]
 SEVERAL = torch.tensor([[1.0, 1, 0], [0, 1, 0], [0, 0, 0], [1, 1, 1]])
@@ -424,21 +417,6 @@ def test_scaled_gradients_in_16_bits():
     scaler.unscale_(optimizer)
     for ours, theirs in zip(scaled.parameters(), expected.parameters(), strict=True):
         assert (ours.grad - theirs.grad).norm() < 0.05 * theirs.grad.norm()
-
-
-def test_two_processes_have_the_gradients_of_one(tmp_path):
-    """Also where one of them has no label, and thus no masked image at all."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    file = tmp_path / "gradients.pt"
-    subprocess.run(
-        [*command, "-m", "tests.papers.gain_gradients", str(file)],
-        cwd=REPOSITORY, env=environment, check=True, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    two, one = torch.load(file), gradients(Accelerator(cpu=True))
-    assert two.keys() == one.keys()
-    for name, gradient in one.items():
-        torch.testing.assert_close(two[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_every_parameter_takes_part_in_every_step(monkeypatch):
