@@ -285,6 +285,50 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
     assert "goes on from its last checkpoint" in capsys.readouterr().err
 
 
+def test_one_process_that_fails_ends_a_shared_training_with_its_error(tmp_path):
+    for number in range(8):
+        picture = np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)
+        folder = tmp_path / "data" / ("cat" if number % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    broken = tmp_path / "data/cat/3.png"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "wsl_core"]
+    options = [
+        "--dataset",
+        "folder",
+        "--root",
+        str(tmp_path / "data"),
+        "--recipe",
+        "smoke",
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
+    small = ["steps=50", "batch_size=2", "data.max_side=32", "model.width=4", "augment.crop=32", "workers=0"]
+    settings = [text for setting in small for text in ("--set", setting)]
+    result = subprocess.run(
+        [*command, "train", "cam", *options, *settings, "--device", "cpu"], capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 1
+    assert result.stderr.count(broken.name) == 1 and "error (process " in result.stderr
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_lost_process_is_one_line_and_other_failures_stay_what_they_are(monkeypatch, capsys):
+    said = ["Connection closed by peer [127.0.0.1]", "mat1 and mat2 shapes cannot be multiplied"]
+
+    def fail(options):
+        raise RuntimeError(said.pop(0))
+
+    monkeypatch.setattr(command_line, "evaluate", fail)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert main(["evaluate", "x"]) == 1
+    assert capsys.readouterr().err == "error (process 2 of 2): another process has ended; it says why.\n"
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        main(["evaluate", "x"])
+
+
 def test_localize_never_replaces_what_it_reads(run_dir, tmp_path, capsys):
     picture = tmp_path / "cat.png"
     Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(picture)

@@ -6,6 +6,7 @@ Messages go to standard error, results to standard output. Exit status: 0, 2 for
 import argparse
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and wrong arguments n
 
 __all__ = ["main"]
 
+LOST = ("by peer", "remote process")  # what gloo and NCCL say of a process that is gone
 MATCHERS = ("dsp", "proposal-flow", "nearest", "mutual")
 
 
@@ -37,8 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.command(options)
     except (WSLError, OSError) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error{_process()}: {_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except RuntimeError as error:
+        if not any(words in str(error) for words in LOST):
+            raise
+        print(f"error{_process()}: another process has ended; it says why.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("error: interrupted. A training goes on from its last checkpoint with the same command.", file=sys.stderr)
         return 1
@@ -427,6 +434,12 @@ def _table(result: dict[str, Any]) -> str:
         v1, v2 = (f"{100 * row[key]:.1f}" for key in ("max_box_acc_v1", "max_box_acc_v2"))
         lines.append(f"{row['name']:28}{row['normalization']:15}{v1:>12}{v2:>14}")
     return "\n".join(lines)
+
+
+def _process() -> str:
+    """Which of several processes speaks; the launcher numbers them in the environment."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    return f" (process {int(os.environ['RANK']) + 1} of {count})" if count > 1 else ""
 
 
 def _one_line(error: Exception) -> str:
