@@ -34,6 +34,21 @@ def test_no_table_is_left_as_text_and_no_button_leads_to_sources_that_are_not_th
     assert [page.name for page in pages if re.search(r"\|\s*(---|—|–)+", page.read_text(encoding="utf-8"))] == []
 
 
+def test_the_status_page_says_how_long_every_page_took(built: Built) -> None:
+    page = (built.html / "book" / "status.html").read_text()
+    names = [path.stem for path in built.source.glob("notebooks/*.ipynb")]
+    times = {
+        name: re.search(rf"<td><p>{name}</p></td>\s*<td>.*?(\d{{4}}-\d\d-\d\d).*?</tr>", page, re.S) for name in names
+    }
+    assert len(names) > 5 and [name for name, found in times.items() if not found] == []
+    assert all(
+        re.search(r"\d+\.\d</p>", found[0]) and "smoke" in found[0]
+        for name, found in times.items()
+        if name[0].isdigit()
+    )
+    assert f"torch</p></td>" in page and "gain-boats" in page
+
+
 def test_formulas_of_docstrings_are_formulas_on_the_page(built: Built) -> None:
     page = (built.html / "book" / "api.html").read_text()
     assert r"\(\frac{1}{hw}\sum_{x,y} f_k(x,y)\)" in page and "$F_k$" not in page

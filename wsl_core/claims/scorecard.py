@@ -6,11 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from wsl_core.claims.measure import is_stale
-from wsl_core.claims.records import RECORDS, Record, load_record
+from wsl_core.claims.records import RECORDS, Record, load_record, load_records
 from wsl_core.claims.register import Claim, load_register
 from wsl_core.claims.verdicts import Compared, Verdict, corrected_confidence, family_size, judge
 
-__all__ = ["claims_markdown", "claims_summary", "claims_table", "scorecard_markdown", "status_text", "verdict_markdown"]
+__all__ = [
+    "claims_markdown",
+    "claims_summary",
+    "claims_table",
+    "recorded_runs_markdown",
+    "scorecard_markdown",
+    "status_text",
+    "verdict_markdown",
+]
 
 VERDICTS = ("supported", "refuted", "no difference", "inconclusive", "not tested here")
 
@@ -95,6 +103,23 @@ def scorecard_markdown(folder: str | Path = RECORDS) -> str:
     for paper, title in register.papers.items():
         blocks += [f"**{title}**", *_correction(register.of(paper)), claims_markdown(paper, folder)]
     return "\n\n".join(blocks) + "\n"
+
+
+def recorded_runs_markdown(folder: str | Path = RECORDS) -> str:
+    """The experiments behind the records as a Markdown table: seeds, minutes a seed, hardware, date, commit.
+
+    >>> recorded_runs_markdown().splitlines()[0]
+    '| Experiment | Seeds | Minutes a seed | Hardware | Measured | Commit |'
+    """
+    last = {record.experiment: record for record in load_records(folder).values()}
+    rows = [
+        f"| {name} | {len(record.seeds)} | {record.minutes / len(record.seeds):.1f} | {record.hardware} "
+        f"| {record.date[:10]} | {record.commit[:7]} |"
+        for name, record in last.items()
+    ]
+    return "\n".join(
+        ["| Experiment | Seeds | Minutes a seed | Hardware | Measured | Commit |", "|---|---|---|---|---|---|", *rows]
+    )
 
 
 def status_text(folder: str | Path = RECORDS) -> str:
