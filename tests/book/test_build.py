@@ -46,7 +46,7 @@ def test_the_status_page_says_how_long_every_page_took(built: Built) -> None:
         for name, found in times.items()
         if name[0].isdigit()
     )
-    assert f"torch</p></td>" in page and "gain-boats" in page
+    assert "torch</p></td>" in page and "gain-boats" in page
 
 
 def test_formulas_of_docstrings_are_formulas_on_the_page(built: Built) -> None:
