@@ -4,11 +4,11 @@ import multiprocessing
 import os
 import re
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from _timing import DEVICE, median_times
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,14 +19,13 @@ CASES = {  # options of the network, images, pixels a side, labels an image
     "the same with two labels": ({"backbone": "small", "num_classes": 8, "task": "multi"}, 32, 96, 2),
     "VGG16, 20 classes, 224 px, batch 1": ({"backbone": "vgg16", "num_classes": 20, "task": "multi"}, 1, 224, 1),
 }  # fmt: skip
-ROUNDS = 9
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ON_A_GPU = {"ResNet-50, 20 classes, 224 px, batch 64": ({"backbone": "resnet50", "num_classes": 20}, 64, 224, 1)}
 
 
 def main() -> None:
     print(f"median seconds of a step, forward and backward, and the memory that it adds to the network's, on {DEVICE}")
-    for name, case in CASES.items():
-        median = median_times(*case)
+    for name, case in (CASES | (ON_A_GPU if DEVICE == "cuda" else {})).items():
+        median = median_times(losses(*case))
         print(name, {part: round(value, 4) for part, value in median.items()})
         for part in ("GAIN", "GAIN_ext"):
             print(f"  {part:8} / classifier, time    {median[part] / median['classifier']:6.3f}")
@@ -34,15 +33,6 @@ def main() -> None:
             memory = {part: peak_memory(part, case) for part in median}
             for part in ("GAIN", "GAIN_ext"):
                 print(f"  {part:8} / classifier, memory  {memory[part] / memory['classifier']:6.3f}")
-
-
-def median_times(options: dict, images: int, side: int, labels: int) -> dict[str, float]:
-    steps = losses(options, images, side, labels)
-    times: dict[str, list[float]] = {part: [] for part in steps}
-    for _ in range(ROUNDS):  # in turn, so that a busy moment hits all alike
-        for part, loss in steps.items():
-            times[part].append(seconds(loss))
-    return {part: sorted(values)[ROUNDS // 2] for part, values in times.items()}
 
 
 def losses(options: dict, images: int, side: int, labels: int) -> dict[str, Callable[[], Tensor]]:
@@ -62,19 +52,6 @@ def losses(options: dict, images: int, side: int, labels: int) -> dict[str, Call
         "GAIN": lambda: gain.losses(batch)["total"],
         "GAIN_ext": lambda: ext.losses(batch)["total"],
     }
-
-
-def seconds(loss: Callable[[], Tensor]) -> float:
-    wait()
-    start = time.perf_counter()
-    loss().backward()
-    wait()
-    return time.perf_counter() - start
-
-
-def wait() -> None:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
 
 
 def peak_memory(part: str, case: tuple) -> float:

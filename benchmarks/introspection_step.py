@@ -4,10 +4,10 @@ The step draws two views of each image, finds and samples their correspondences,
 Beside it: the two views through the same network, forward and backward, from any loss that costs nothing.
 """
 
-import time
 from collections.abc import Callable
 
 import torch
+from _timing import DEVICE, median_times
 from torch import Tensor
 
 from wsl_core.data.warps import KINDS
@@ -17,19 +17,13 @@ CASES = {  # backbone, images, pixels a side
     "small, 96 px, batch 16": ("small", 16, 96),
     "ResNet-50, 224 px, batch 2": ("resnet50", 2, 224),
 }
-ROUNDS = 9
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ON_A_GPU = {"ResNet-50, 224 px, batch 64": ("resnet50", 64, 224)}
 
 
 def main() -> None:
     print(f"median seconds of a step, forward and backward, on {DEVICE}; its limit with ResNet-50 is 1.5 passes")
-    for name, case in CASES.items():
-        losses = steps(*case)
-        times: dict[str, list[float]] = {step: [] for step in losses}
-        for _ in range(ROUNDS):  # in turn, so that a busy moment hits all alike
-            for step, loss in losses.items():
-                times[step].append(seconds(loss))
-        median = {step: sorted(values)[ROUNDS // 2] for step, values in times.items()}
+    for name, case in (CASES | (ON_A_GPU if DEVICE == "cuda" else {})).items():
+        median = median_times(steps(*case))
         print(name, {step: round(value, 4) for step, value in median.items()})
         for kind in KINDS:
             print(f"  {kind:10} / passes   {median[kind] / median['passes']:6.3f}")
@@ -50,19 +44,6 @@ def steps(backbone: str, batch: int, side: int) -> dict[str, Callable[[], Tensor
         return features.sum() + sigma.sum()
 
     return {"passes": passes} | {kind: lambda kind=kind: step(kind) for kind in KINDS}
-
-
-def seconds(loss: Callable[[], Tensor]) -> float:
-    wait()
-    start = time.perf_counter()
-    loss().backward()
-    wait()
-    return time.perf_counter() - start
-
-
-def wait() -> None:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":
