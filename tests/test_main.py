@@ -1,6 +1,8 @@
 """The command line: what goes where, with which exit status."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,12 +18,13 @@ import wsl_core
 from wsl_core import __main__ as command_line
 from wsl_core.__main__ import _localize_one, main
 from wsl_core.backbones import Backbone
+from wsl_core.data import DATASETS
 from wsl_core.errors import DataError
 from wsl_core.localize import boxes_from_map
 from wsl_core.metrics import box_iou
 from wsl_core.ops import resize_maps
 from wsl_core.papers.cam import CAM
-from wsl_core.recipes import RECIPES
+from wsl_core.recipes import RECIPES, get_recipe, parse_overrides
 from wsl_core.training import load_run, open_split
 
 TINY = ["--recipe", "smoke", "--set", "images=6", "--set", "steps=4", "--set", "batch_size=4", "--set", "model.width=4"]
@@ -373,6 +376,24 @@ def test_an_image_that_the_network_cannot_take_is_named(tmp_path):
     run = SimpleNamespace(model=model, image_size=None, task="single", classes=("cat", "dog"))
     with pytest.raises(DataError, match=r"dot.png: the network cannot take 1 x 1 pixels"):
         _localize_one(run, tmp_path / "dot.png", None, 0.2)
+
+
+PAGE = (Path(__file__).resolve().parents[1] / "book/train_for_real.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"-m wsl_core (.+)", PAGE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_page_on_training_are_understood(command):
+    options = command_line._parser().parse_args(shlex.split(command))
+    if options.command is command_line.train:
+        recipe = get_recipe(options.paper, options.dataset, options.recipe).replace(**parse_overrides(options.set))
+        command_line._check_model_options(recipe.paper, recipe.model)
+        assert "weights" in recipe.model and recipe.precision == "bf16"
+
+
+def test_the_page_on_training_names_every_data_set_to_train_on():
+    assert len(COMMANDS) > 8
+    assert {name for name in DATASETS if f"`{name}`" in PAGE} >= {recipe.dataset for recipe in RECIPES} - {"synthetic"}
 
 
 def test_the_help_names_every_paper_that_has_a_recipe(capsys):

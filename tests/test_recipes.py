@@ -48,6 +48,13 @@ def test_the_numbers_for_imagenet_and_openimages():
     assert openimages.multipliers == {"backbone_weight": 1, "backbone_bias": 1, "new_weight": 10, "new_bias": 10}
 
 
+def test_the_numbers_of_acol():
+    cub, imagenet = (get_recipe("acol", dataset, "paper") for dataset in ("cub200", "imagenet"))
+    assert (cub.model["backbone"], cub.lr, cub.batch_size, cub.epochs) == ("vgg16", 1e-4, 20, 60)
+    assert imagenet.epochs == 6 and imagenet.multipliers["new_bias"] == 20
+    assert get_recipe("iterative_erasing", "cub200", "paper") == cub.replace(paper="iterative_erasing")
+
+
 def test_the_numbers_of_gain():
     recipe = get_recipe("gain", "folder", "paper")
     assert (recipe.optimizer, recipe.batch_size, recipe.lr, recipe.epochs) == ("sgd", 1, 1e-5, 35)

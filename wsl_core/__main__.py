@@ -494,7 +494,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("paper", metavar="PAPER", help=papers)
     command.add_argument(
-        "--dataset", default="synthetic", help="synthetic, tiny-imagenet or folder (default: synthetic)"
+        "--dataset",
+        default="synthetic",
+        help="such as tiny-imagenet, voc2012, cub200, imagenet or folder (default: synthetic)",
     )
     command.add_argument("--root", type=Path, help="the folder that holds the data set; default $WSL_DATA")
     command.add_argument("--download", action="store_true", help="fetch the data set into --root if it is missing")

@@ -370,6 +370,8 @@ _ACOL = (
     *_ON_OTHER_DATA,
     _ACOL_PAPER,
     dataclasses.replace(_ACOL_PAPER, dataset="tiny-imagenet", data={}, augment={"flip": 0.5, "crop": 64, "shift": 6}),
+    _ACOL_PAPER.replace(dataset="cub200"),
+    _ACOL_PAPER.replace(dataset="imagenet", epochs=6, checkpoint_every=5_000),
 )
 
 # The paper says: SGD, one image a step, a rate of 1e-5, 35 epochs, a VGG that was trained on ImageNet. It does not say:
@@ -389,6 +391,7 @@ _GAIN = (
     *_ON_OTHER_DATA,
     _GAIN_PAPER,
     dataclasses.replace(_GAIN_PAPER, dataset="tiny-imagenet", data={}, augment={"flip": 0.5, "crop": 64, "shift": 6}),
+    _GAIN_PAPER.replace(dataset="voc2012", data={"train_aug": True}),
 )
 
 # GAIN's paper says of its SEC stage: SGD, 8,000 iterations of 15 images, a rate of 1e-3 divided by 10 every 2,000, and
@@ -453,6 +456,7 @@ _INTROSPECTION = (
         source="Ours: for a few hundred to a few thousand images of one's own.",
     ),
     _INTROSPECTION_PAPER,
+    _INTROSPECTION_PAPER.replace(dataset="imagenet", checkpoint_every=5_000),
 )  # fmt: skip
 
 # jiwoon-ahn/psa at 9493e59: a rate of 0.1 that falls as a polynomial, weight decay 5e-4 but for biases, the four
