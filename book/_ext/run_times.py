@@ -17,7 +17,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from wsl_core.training.runs import processor
+from wsl_core.training.runs import _processor as processor  # records are keyed on it, under this name
 
 PACKAGES = ("wsl-core", "torch", "torchvision", "accelerate", "pydensecrf2", "numpy", "jupyter-book", "papermill")
 FOUND = "found the finished run"  # what training says of a network that is trained already

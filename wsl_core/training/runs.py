@@ -27,7 +27,7 @@ from wsl_core.training.loop import start_accelerator, to_saved, train
 from wsl_core.training.run_directory import RunDirectory, load_weights, read_form, say
 from wsl_core.training.sources import run_key, source_digest, training_sources
 
-__all__ = ["Run", "cached_run", "fit", "load_run", "open_split", "processor"]
+__all__ = ["Run", "cached_run", "fit", "load_run", "open_split"]
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _environment(accelerator: Accelerator, recipe: Recipe) -> dict[str, Any]:
         "torchvision": torchvision.__version__,
         "accelerate": accelerate.__version__,
         "platform": platform.platform(),
-        "processor": processor(),
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if cuda else str(accelerator.device),
         "processes": accelerator.num_processes,
@@ -261,12 +261,7 @@ def _commit() -> str | None:
         return None
 
 
-def processor() -> str:
-    """The name of this machine's processor and how many cores it has.
-
-    >>> processor().endswith(" cores)")
-    True
-    """
+def _processor() -> str:
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     return f"{names[0].partition(':')[2].strip() if names else platform.processor()} ({os.cpu_count()} cores)"
