@@ -42,7 +42,7 @@ def test_help_does_not_wait_for_torch():
     program = "import sys; from wsl_core.__main__ import main; print(main(['--help'])); print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-2:] == ["0", "False"]
-    assert all(name in result.stdout for name in ("train", "evaluate", "localize"))
+    assert all(name in result.stdout for name in ("train", "evaluate", "localize", "match"))
 
 
 def test_version(capsys):
@@ -350,3 +350,89 @@ def test_what_makes_descriptors_is_trained_and_has_no_maps_to_score(tmp_path, ca
         assert main(command) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert f"{folder}: introspection makes descriptors and no maps of classes" in line
+
+
+# ---- match
+
+
+@pytest.fixture(scope="module")
+def anchors_dir(tmp_path_factory):
+    """A finished run of AnchorNet, whose network shrinks images to 48 pixels."""
+    folder = tmp_path_factory.mktemp("cli") / "anchors"
+    arguments = ["train", "anchornet", *TINY, "--set", "data.size=48", "--run-dir", str(folder), "--device", "cpu"]
+    assert main(arguments) == 0
+    return folder
+
+
+@pytest.fixture
+def two_images(tmp_path):
+    """A picture, and the same with everything 16 pixels further to the right."""
+    scene = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    paths = [tmp_path / name for name in ("a.png", "b.png")]
+    for path, left in zip(paths, (16, 0), strict=True):
+        Image.fromarray(scene[:, left : left + 128]).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("matcher", command_line.MATCHERS)
+def test_match_finds_a_shift(two_images, tmp_path, capsys, matcher):
+    out_dir = tmp_path / "out"
+    arguments = ["match", "sift", *map(str, two_images), "--out", str(out_dir), "--matcher", matcher]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"{out_dir / 'match.json'}\n"
+    result = json.loads((out_dir / "match.json").read_text())
+    rows = np.load(out_dir / result["correspondences"])
+    assert rows.dtype == np.float32 and rows.shape == (result["matched"], len(result["columns"]))
+    assert result["matched"] == result["cells"] or matcher in ("dsp", "mutual")
+    inner = rows[(rows[:, 0] > 32) & (rows[:, 0] < 80)]
+    assert np.median(inner[:, 2:4] - inner[:, :2], axis=0) == pytest.approx([16, 0], abs=4)
+    warped = np.asarray(Image.open(out_dir / result["warped"]), dtype=float)
+    original = np.asarray(Image.open(two_images[0]), dtype=float)
+    assert warped.shape == original.shape
+    assert np.abs(warped - original)[24:72, 24:88].mean() < np.abs(original[:, 16:] - original[:, :-16]).mean() / 2
+
+
+def test_match_answers_in_pixels_of_the_originals(two_images, tmp_path):
+    Image.open(two_images[1]).resize((512, 384), Image.Resampling.NEAREST).save(tmp_path / "large.png")
+    arguments = ["match", "hog", str(two_images[0]), str(tmp_path / "large.png"), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--size", "128", "--matcher", "nearest"]) == 0
+    rows = np.load(tmp_path / "out/correspondences.npy")
+    assert np.median(rows[:, 2:4] / 4 - rows[:, :2], axis=0) == pytest.approx([16, 0], abs=4)
+
+
+def test_match_by_a_run_takes_its_size(anchors_dir, two_images, tmp_path, capsys):
+    out_dir = tmp_path / "out"
+    arguments = ["match", str(anchors_dir), *map(str, two_images), "--out", str(out_dir), "--device", "cpu"]
+    assert main(arguments) == 0
+    assert Image.open(out_dir / "warped.png").size == (48, 36)
+    rows = np.load(out_dir / "correspondences.npy")
+    assert rows[:, [0, 2]].max() > 100  # pixels of the originals, which are 128 wide
+    assert json.loads((out_dir / "match.json").read_text())["cells"] == 9 * 12
+
+
+def test_match_says_what_is_wrong_in_one_line(run_dir, two_images, tmp_path, capsys):
+    a, b = map(str, two_images)
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "file").write_text("")
+    Image.new("RGB", (4, 4)).save(tmp_path / "dot.png")
+    Image.new("RGB", (64, 64), "blue").save(tmp_path / "warped.png")
+    out = ["--out", str(tmp_path / "out")]
+    wrong = [
+        (2, "cam has no descriptors; expected sift, hog or a run of anchornet", [str(run_dir), a, b, *out]),
+        (2, "not a run directory", [str(tmp_path), a, b, *out]),
+        (2, "c.png: found no such file", ["sift", a, str(tmp_path / "c.png"), *out]),
+        (2, "found a file; expected a folder", ["sift", a, b, "--out", str(tmp_path / "file")]),
+        (2, "the warped image would replace", ["hog", a, str(tmp_path / "warped.png"), "--out", str(tmp_path)]),
+        (1, "text.png", ["sift", a, str(tmp_path / "text.png"), *out]),
+        (1, "dot.png: hog cannot describe 4 x 4 pixels", ["hog", a, str(tmp_path / "dot.png"), *out]),
+        (
+            1, "cannot be matched by proposal-flow",
+            ["sift", *[str(tmp_path / "warped.png")] * 2, *out, "--matcher", "proposal-flow"],
+        ),
+    ]  # fmt: skip
+    for status, message, arguments in wrong:
+        assert main(["match", *arguments]) == status, message
+        found = capsys.readouterr()
+        assert found.out == "" and message in found.err.splitlines()[-1], found.err
+        assert found.err.splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The command line: ``python -m wsl_core train | evaluate | localize | evaluate-maps``.
+"""The command line: ``python -m wsl_core train | evaluate | localize | match | evaluate-maps``.
 
 Messages go to standard error, results to standard output. Exit status: 0, 2 for wrong arguments, 1 for anything else.
 """
@@ -16,9 +16,12 @@ from wsl_core.errors import DataError, UsageError, WSLError
 if TYPE_CHECKING:  # torch takes seconds to import; --help and wrong arguments need not wait for it
     from torch import Tensor
 
+    from wsl_core.matching import Correspondence, DescriptorMap
     from wsl_core.training import Run
 
 __all__ = ["main"]
+
+MATCHERS = ("dsp", "proposal-flow", "nearest", "mutual")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,6 +143,56 @@ def localize(options: argparse.Namespace) -> None:
     print(options.out / "boxes.json")
 
 
+def match(options: argparse.Namespace) -> None:
+    """Match two images; write the correspondences and image B drawn in the frame of image A; print where they are."""
+    import numpy as np
+    from PIL import Image
+
+    from wsl_core.files import atomic_write, write_json
+    from wsl_core.matching import cell_centres, warp_image
+    from wsl_core.show.pictures import to_pixels
+
+    paths = [options.image_a, options.image_b]
+    _check_folder(options.out)
+    _check_are_files(paths)
+    picture = options.out / "warped.png"
+    if picture.resolve() in [path.resolve() for path in paths]:
+        raise UsageError(f"--out {options.out}: the warped image would replace {picture}; name another folder.")
+    run = _run_with_descriptors(options)
+    limit = options.size if run is None or run.image_size is None else run.image_size
+    (image_a, to_a), (image_b, to_b) = (_shrunk(path, limit) for path in paths)
+    a, b = (
+        _described(options.descriptor, run, image, path) for image, path in zip((image_a, image_b), paths, strict=True)
+    )
+    found = _matched(options.matcher, a, b, (image_a, image_b), paths)
+    centres = cell_centres(found.valid.shape, found.grid)
+    rows = np.column_stack(
+        [
+            (centres[found.valid] * to_a).numpy(),
+            (found.positions[found.valid] * to_b).numpy(),
+            found.scores[found.valid].numpy(),
+        ]
+    )
+    with atomic_write(options.out / "correspondences.npy") as file:
+        np.save(file, rows.astype(np.float32))
+    warped = to_pixels(warp_image(image_b, found, tuple(image_a.shape[-2:])))
+    with atomic_write(picture) as file:
+        Image.fromarray(warped).save(file, "png")
+    result = {
+        "image_a": str(options.image_a),
+        "image_b": str(options.image_b),
+        "descriptor": options.descriptor,
+        "matcher": options.matcher,
+        "columns": ["x in a", "y in a", "x in b", "y in b", "score"],  # pixels of the upright originals
+        "cells": found.valid.numel(),
+        "matched": len(rows),
+        "correspondences": "correspondences.npy",
+        "warped": "warped.png",
+    }
+    write_json(options.out / "match.json", result)
+    print(options.out / "match.json")
+
+
 def evaluate_maps(options: argparse.Namespace) -> None:
     """Score anyone's maps, saved as .npy, with wsolevaluation's metadata; print a table, or JSON, in percent."""
     import torch
@@ -235,6 +288,67 @@ def _localize_one(
     return to_float(pixels), maps[0], enlarged, entry
 
 
+def _run_with_descriptors(options: argparse.Namespace) -> "Run | None":
+    """The run that gives the descriptors; None where they need no network."""
+    from wsl_core.training import load_run
+
+    if options.descriptor in ("sift", "hog"):
+        return None
+    run = load_run(options.descriptor)
+    if not hasattr(run.model, "describe"):
+        raise UsageError(
+            f"{options.descriptor}: {run.recipe.paper} has no descriptors; expected sift, hog or a run of anchornet."
+        )
+    run.model.to(_device(options.device))
+    return run
+
+
+def _shrunk(path: Path, limit: int) -> tuple["Tensor", "Tensor"]:
+    """The image with no side longer than the limit, and what leads from its x, y back to those of the original."""
+    import torch
+
+    from wsl_core.data.images import read_pixels, shrink_image, to_float
+
+    pixels = read_pixels(path)
+    image = to_float(shrink_image(pixels, limit))
+    sides = torch.tensor([pixels.shape[-1] / image.shape[-1], pixels.shape[-2] / image.shape[-2]])
+    return image, sides
+
+
+def _described(name: str, run: "Run | None", image: "Tensor", path: Path) -> "DescriptorMap":
+    import torch
+
+    from wsl_core.matching import DescriptorMap, dense_sift, hog
+    from wsl_core.papers.anchornet import unit_vectors
+
+    try:
+        if run is None:
+            return dense_sift(image) if name == "sift" else hog(image)
+        device = next(run.model.parameters()).device
+        with torch.no_grad():
+            features = run.model.describe(image[None].to(device)).features[0].cpu()
+        return DescriptorMap(unit_vectors(features, dim=0), run.model.grid)
+    except (UsageError, RuntimeError) as error:  # too small for a descriptor or for a kernel, or too large for a GPU
+        side = " x ".join(map(str, image.shape[-2:]))
+        raise DataError(f"{path}: {name} cannot describe {side} pixels ({error}). Take another image.") from error
+
+
+def _matched(
+    matcher: str, a: "DescriptorMap", b: "DescriptorMap", images: tuple["Tensor", "Tensor"], paths: list[Path]
+) -> "Correspondence":
+    from wsl_core.matching import dsp, nearest_neighbours, proposal_flow, sliding_boxes
+
+    try:
+        if matcher == "dsp":
+            return dsp(a, b)
+        if matcher == "proposal-flow":
+            boxes_a, boxes_b = (sliding_boxes(tuple(image.shape[-2:])) for image in images)
+            return proposal_flow(a, b, boxes_a, boxes_b)
+        return nearest_neighbours(a, b, mutual=matcher == "mutual")
+    except WSLError as error:  # a map with too few cells, or a flat image
+        raise DataError(f"{paths[0]}, {paths[1]}: cannot be matched by {matcher} ({error})") from error
+
+
 def _canvas(run: "Run") -> int:
     """The side of the grey canvas where none was named."""
     if run.image_size is None:
@@ -243,8 +357,7 @@ def _canvas(run: "Run") -> int:
 
 
 def _check_names(images: list[Path], out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: found a file; expected a folder, which is made if it is missing.")
+    _check_folder(out)
     stems: dict[str, Path] = {}
     for path in images:
         if path.resolve().parent == out.resolve() and path.suffix.lower() == ".png":
@@ -252,6 +365,15 @@ def _check_names(images: list[Path], out: Path) -> None:
         if path.stem in stems:
             raise UsageError(f"{stems[path.stem]} and {path} would be written to the same file; localize them apart.")
         stems[path.stem] = path
+    _check_are_files(images)
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: found a file; expected a folder, which is made if it is missing.")
+
+
+def _check_are_files(images: list[Path]) -> None:
     for path in images:
         if not path.is_file():
             found = "a folder" if path.is_dir() else "no such file"
@@ -396,6 +518,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="for .npy, .png and boxes.json")
     command.add_argument("--class", dest="class_name", metavar="NAME", help="default: the predicted class")
     command.add_argument("--threshold", type=_share, default=0.2, help="share of the map's maximum (0.2, the paper's)")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
+
+    command = commands.add_parser("match", help=match.__doc__, description=match.__doc__)
+    command.set_defaults(command=match)
+    command.add_argument(
+        "descriptor", metavar="RUN_DIR|sift|hog", help="whose descriptors: a run of anchornet, or none"
+    )
+    command.add_argument("image_a", type=Path, metavar="IMAGE_A", help="every cell of it is matched")
+    command.add_argument("image_b", type=Path, metavar="IMAGE_B", help="where the matches lie")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="for match.json, correspondences.npy and warped.png"
+    )
+    command.add_argument("--matcher", choices=MATCHERS, default="dsp", help="default: dsp")
+    command.add_argument(
+        "--size", type=_count, default=256, metavar="SIDE",
+        help="larger images are shrunk to it before they are compared, unless the run has a size of its own (256)",
+    )  # fmt: skip
     command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
 
     command = commands.add_parser("evaluate-maps", help=evaluate_maps.__doc__, description=evaluate_maps.__doc__)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsl_core.errors import DataError, UsageError
-from wsl_core.matching import cell_centres, dense_sift, hog, nearest_neighbours, position
+from wsl_core.matching import cell_centres, dense_sift, hog, nearest_neighbours, position, raw_colours
 from wsl_core.ops import Grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -112,3 +112,23 @@ def test_position_alone_maps_the_one_box_onto_the_other():
 def test_wrong_arguments(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_raw_colours_are_the_squares_around_a_cell():
+    described = raw_colours(IMAGE, stride=4)
+    assert described.grid == Grid(4, 2) and described.features.shape == (27, 16, 20)
+    squares = IMAGE.unflatten(2, (20, 4)).unflatten(1, (16, 4)).mean(dim=(2, 4))
+    around = squares[:, 3:6, 7:10].flatten()  # channel, row, column
+    torch.testing.assert_close(described.features[:, 4, 8], around)
+    corner = described.features[:, 0, 0].view(3, 3, 3)
+    torch.testing.assert_close(corner[:, 0, 0], squares[:, 0, 0])  # beyond the border the outermost square is repeated
+    torch.testing.assert_close(corner[:, 2, 2], squares[:, 1, 1])
+
+
+def test_raw_colours_refuse_what_they_cannot_describe():
+    with pytest.raises(UsageError, match="stride=0"):
+        raw_colours(IMAGE, stride=0)
+    with pytest.raises(UsageError, match="a descriptor needs 65 a side"):
+        raw_colours(IMAGE, stride=65)
+    with pytest.raises(DataError, match="NaN"):
+        raw_colours(torch.full((3, 8, 8), float("nan")))

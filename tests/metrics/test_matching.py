@@ -13,6 +13,7 @@ from wsl_core.errors import DataError, UsageError
 from wsl_core.metrics import (
     NORMALISERS,
     active_regions,
+    interval_over_images,
     mask_iou,
     mean_over_pairs,
     pck,
@@ -305,3 +306,49 @@ def test_means_of_nothing_and_of_unlike_things():
         mean_over_pairs([np.zeros(2), np.zeros(3)])
     with pytest.raises(UsageError, match="one for each of the 2 pairs"):
         mean_over_pairs([1.0, 2.0], ["car"])
+
+
+# ---- intervals over images
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(2, 8), st.integers(0, 1000))
+def test_an_interval_over_images_holds_its_mean_and_forgets_names_and_order(count, seed):
+    random = np.random.default_rng(seed)
+    values, images = random.random(3 * count), random.integers(0, count, (3 * count, 2))
+    found = interval_over_images(values, images, np.random.default_rng(0))
+    assert found.mean == pytest.approx(values.mean()) and found.low <= found.mean <= found.high
+    assert found == interval_over_images(values, 7 * images + 3, np.random.default_rng(0))
+    turned = interval_over_images(values, images[:, ::-1], np.random.default_rng(0))
+    assert (turned.low, turned.high) == (found.low, found.high)
+
+
+def test_pairs_that_share_images_are_less_evidence_than_pairs_that_do_not():
+    values = np.tile([0.0, 1.0], 50)
+    apart = np.arange(200).reshape(100, 2)
+    shared = np.stack([np.arange(100) % 2, 2 + np.arange(100) // 2], axis=1)  # image 0 is in all that fail
+    widths = []
+    for images in (apart, shared):
+        interval = interval_over_images(values, images, np.random.default_rng(0))
+        widths.append(interval.high - interval.low)
+    assert widths[1] > 2 * widths[0]
+
+
+def test_equal_values_leave_no_doubt_and_missing_ones_do_not_count():
+    values = np.array([0.5, np.nan, 0.5])
+    interval = interval_over_images(values, np.array([[0, 1], [5, 6], [1, 2]]), np.random.default_rng(0))
+    assert (interval.low, interval.mean, interval.high, interval.n) == (0.5, 0.5, 0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "words"),
+    [
+        ([1.0], {}, "found 2 pairs; expected one for each of the 1"),
+        ([1.0, np.nan], {}, "found 1 pairs that have one"),
+        ([1.0, 0.0], {"confidence": 1.0}, "confidence=1.0"),
+        ([1.0, 0.0], {"resamples": 5}, "resamples=5"),
+    ],
+)
+def test_intervals_that_cannot_be(values, options, words):
+    with pytest.raises(UsageError, match=words):
+        interval_over_images(np.array(values), np.array([[0, 1], [1, 2]]), np.random.default_rng(0), **options)

@@ -11,8 +11,9 @@ from ipywidgets.embed import embed_data
 from wsl_core import show
 from wsl_core.errors import UsageError
 from wsl_core.localize import boxes_from_map
+from wsl_core.matching import Correspondence, cell_centres
 from wsl_core.metrics import box_iou
-from wsl_core.ops import normalize, resize_maps
+from wsl_core.ops import Grid, normalize, resize_maps
 from wsl_core.show.explorers import THRESHOLDS, frame_svg, frame_text
 from wsl_core.show.widgets import html_widget, picker, switch
 
@@ -216,3 +217,62 @@ def test_the_outline_runs_between_low_and_high_cells():
     points = [float(x) for x in re.findall(r"[ML]([\d.]+) ", svg)]
     assert points
     assert set(points) == {4.0}  # the border between columns 3 and 4
+
+
+# ---- matches
+
+
+def moved(by, size=32):
+    """Every cell lies as far to the right and down as ``by`` says."""
+    centres = cell_centres((8, 8), Grid(size / 8, size / 16))
+    return Correspondence(
+        centres + torch.tensor(by), torch.ones(8, 8), torch.ones(8, 8).bool(), Grid(size / 8, size / 16)
+    )
+
+
+def test_each_point_shows_where_each_descriptor_finds_it():
+    images = torch.rand(3, 32, 32), torch.rand(3, 40, 24)
+    found = {"stays": moved([0.0, 0.0]), "goes": moved([4.0, -8.0])}
+    explorer = show.explore_matches([images], [found], ["a pair"], points=4)
+    down, right = explorer.children[0].children
+    for row, column in ((0, 0), (1, 2), (3, 1)):
+        down.index, right.index = row, column
+        for stack in (down, right):
+            assert stack.index == (row if stack is down else column)
+        page = "".join(frame(explorer, row, column))
+        x, y = 8 * column + 4, 8 * row + 4
+        assert f"The point ({x}, {y}) on the left" in page and f"● stays: ({min(x, 24)}, {y})" in page
+        assert f"■ goes: ({min(x + 4, 24)}, {max(y - 8, 0)})" in page
+        assert f"translate({32 + 8 + min(x + 4, 24):.1f} {max(y - 8, 0):.1f})" in page
+    assert 'viewBox="0 0 64 40"' in page and "○ the chosen point; ● stays, ■ goes" in shown(explorer)
+
+
+def frame(explorer, row, column):
+    """The drawing that a reader sees at a row and a column, as the links of the page choose it."""
+    drawings = explorer.children[1].children[1].children[0]
+    yield drawings.children[row].children[column].value
+
+
+def test_matches_are_chosen_without_a_kernel():
+    image = torch.rand(3, 32, 32)
+    found = [{"stays": moved([0.0, 0.0])}] * 2
+    explorer = show.explore_matches([(image, image)] * 2, found, ["one", "two"], points=3)
+    assert len(links(explorer)) >= 2 + 2 * (1 + 3)  # two layers follow the pair; rows and columns of each pair
+
+
+@pytest.mark.parametrize(
+    ("pairs", "descriptors", "points", "words"),
+    [
+        (0, [], 3, "0 pairs, 0 correspondences"),
+        (2, ["a"], 3, "2 pairs, 1 correspondences"),
+        (1, [""], 3, "at least one and at most 6"),
+        (2, ["a", "b"], 3, "expected the same of each pair"),
+        (1, ["abcdefg"], 3, "at most 6"),
+        (1, ["a"], 0, "points is 0"),
+    ],
+)
+def test_matches_that_cannot_be_shown_are_refused(pairs, descriptors, points, words):
+    images = torch.rand(3, 32, 32), torch.rand(3, 32, 32)
+    found = [dict.fromkeys(names, moved([0.0, 0.0])) for names in descriptors]
+    with pytest.raises(UsageError, match=words):
+        show.explore_matches([images] * pairs, found, [str(i) for i in range(pairs)], points)

@@ -118,7 +118,8 @@ def family_size(claims: Iterable[Claim]) -> int:
     """How many comparisons of variants these claims plan; give it all claims of one paper.
 
     >>> from wsl_core.claims.register import load_register
-    >>> family_size(load_register().of("anchornet"))  # nothing planned yet
+    >>> register = load_register()
+    >>> family_size([register.claim("cam-map-mean-is-logit"), register.claim("gain-beats-erasing-networks")])
     0
     """
     return sum(len(claim.comparison.baselines) for claim in claims if claim.subtracts)

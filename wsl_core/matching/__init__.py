@@ -8,7 +8,7 @@ from wsl_core.matching.correspondence import (
     transfer_points,
     warp_image,
 )
-from wsl_core.matching.descriptors import dense_sift, hog, position
+from wsl_core.matching.descriptors import dense_sift, hog, position, raw_colours
 from wsl_core.matching.nearest import nearest_neighbours
 from wsl_core.matching.regions import REGION_MATCHERS, match_regions, proposal_flow, sliding_boxes
 from wsl_core.matching.spatial_pyramid import dsp
@@ -25,6 +25,7 @@ __all__ = [
     "nearest_neighbours",
     "position",
     "proposal_flow",
+    "raw_colours",
     "sliding_boxes",
     "transfer_mask",
     "transfer_points",

@@ -1,16 +1,17 @@
-"""Descriptors that need no training: dense SIFT, HOG, and position alone, the control of every matcher."""
+"""Descriptors that need no training: dense SIFT, HOG, colours, and position alone, the control of every matcher."""
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms.functional import rgb_to_grayscale
 
 from wsl_core.errors import DataError, UsageError
 from wsl_core.matching.correspondence import DescriptorMap, cell_centres
 from wsl_core.ops import Grid
 
-__all__ = ["dense_sift", "hog", "position"]
+__all__ = ["dense_sift", "hog", "position", "raw_colours"]
 
 SIFT_BINS = 4  # a side, each with 8 directions of the gradient
 HOG_BLOCK = 3  # cells a side that are normalised together
@@ -76,6 +77,29 @@ def hog(image: Float[Tensor, "3 H W"], cell: int = 8) -> DescriptorMap:
     )
     features = torch.from_numpy(blocks).flatten(2).permute(2, 0, 1).contiguous()
     return DescriptorMap(features.to(image), Grid(cell, HOG_BLOCK * cell / 2))
+
+
+def raw_colours(image: Float[Tensor, "3 H W"], stride: int = 4) -> DescriptorMap:
+    """The image itself: the mean colours of 3 x 3 squares of ``stride`` pixels. What lies beyond the border repeats it.
+
+    Args:
+        image: RGB in [0, 1].
+        stride: side of a square in pixels, also from one descriptor to the next.
+
+    Raises:
+        UsageError: ``stride`` is below 1, or the image is smaller than a square.
+        DataError: the image holds NaN or infinity.
+
+    >>> described = raw_colours(torch.rand(3, 32, 48))
+    >>> described.features.shape, described.grid
+    (torch.Size([27, 8, 12]), Grid(stride=4, first=2.0))
+    """
+    if stride < 1:
+        raise UsageError(f"stride={stride}: expected at least a pixel.")
+    _check_image(image, stride)
+    colours = F.pad(F.avg_pool2d(image[None], stride), (1, 1, 1, 1), mode="replicate")
+    height, width = colours.shape[-2] - 2, colours.shape[-1] - 2
+    return DescriptorMap(F.unfold(colours, 3)[0].unflatten(1, (height, width)), Grid(stride, stride / 2))
 
 
 def position(size: tuple[int, int], box: Float[Tensor, " 4"] | None = None, stride: int = 4) -> DescriptorMap:

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from wsl_core.errors import DataError, UsageError
 from wsl_core.metrics.localization import box_iou
+from wsl_core.metrics.statistics import Interval
 
 __all__ = [
     "NORMALISERS",
     "PART_WEIGHTS",
     "RegionMatching",
     "active_regions",
+    "interval_over_images",
     "mask_iou",
     "mean_over_pairs",
     "pck",
@@ -294,6 +296,59 @@ def mean_over_pairs(
         return _mean_of_known(stacked)
     groups = {name: [i for i, other in enumerate(classes) if other == name] for name in dict.fromkeys(classes)}
     return _mean_of_known(np.stack([_mean_of_known(stacked[group]) for group in groups.values()]))
+
+
+def interval_over_images(
+    values: Float[np.ndarray, " Q"],
+    images: Int[np.ndarray, "_ 2"],
+    generator: np.random.Generator,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Interval:
+    """The mean over pairs, with a percentile bootstrap that draws images again, and not pairs.
+
+    Pairs that share an image are no independent evidence: a hard image is hard in each of its pairs. So the images are
+    drawn with repetition, and a pair counts as often as both of its images were drawn together, the product of the two
+    counts. A draw in which no pair is left says nothing and is left out.
+
+    Args:
+        values: of each pair; NaN where a pair has none.
+        images: of each pair, by any numbers.
+        generator: where the draws come from; the same state gives the same interval.
+        confidence: two-sided confidence, in (0, 1).
+        resamples: how many times the images are drawn again.
+
+    Returns:
+        ``n`` is the number of images.
+
+    Raises:
+        UsageError: there are not as many values as pairs of images, fewer than two pairs have one, or the confidence or
+            the number of draws is out of range.
+
+    >>> values, images = np.array([1.0, 0.0, 1.0]), np.array([[0, 1], [1, 2], [2, 0]])
+    >>> interval = interval_over_images(values, images, np.random.default_rng(0))
+    >>> f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}] of {interval.n} images"
+    '0.67 [0.00, 1.00] of 3 images'
+    """
+    if len(values) != len(images):
+        raise UsageError(f"images: found {len(images)} pairs; expected one for each of the {len(values)} values.")
+    if not 0 < confidence < 1 or resamples < 2 / (1 - confidence):
+        raise UsageError(
+            f"confidence={confidence}, resamples={resamples}: expected a share between 0 and 1, and enough draws for "
+            "both ends, such as 0.95 and 2000."
+        )
+    known = ~np.isnan(values)
+    if known.sum() < 2:
+        raise UsageError(f"values: found {known.sum()} pairs that have one; expected two at least.")
+    values, (names, places) = values[known], np.unique(images[known], return_inverse=True)
+    source, target = places.reshape(-1, 2).T
+    counts = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    weights = counts[:, source] * counts[:, target]
+    weights = weights[weights.any(axis=1)]
+    means = weights @ values / weights.sum(axis=1)
+    mean = float(values.mean())
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(mean, min(float(low), mean), max(float(high), mean), len(names), confidence)
 
 
 def _mean_of_known(values: Float[np.ndarray, "N *shape"]) -> Float[np.ndarray, "*shape"]:

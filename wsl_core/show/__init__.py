@@ -1,7 +1,7 @@
 """Figures and widgets that work with and without a kernel.
 
 ``figure``, ``grid``, ``curves``, ``records_figure``, ``table`` and ``source`` display what they make. ``explore``,
-``explore_boxes``, ``quiz`` and ``own_image`` return a widget: make it the last line of a cell.
+``explore_boxes``, ``explore_matches``, ``quiz`` and ``own_image`` return a widget: make it the last line of a cell.
 """
 
 from importlib import import_module
@@ -23,6 +23,7 @@ __all__ = [
     "source",
     "explore",
     "explore_boxes",
+    "explore_matches",
     "quiz",
     "weight",
     "is_live",
@@ -31,7 +32,7 @@ __all__ = [
 
 # Loaded when asked for: these need IPython and ipywidgets, which a notebook has and the command line does without.
 _NOTEBOOK = {
-    "explorers": ("explore_boxes",),
+    "explorers": ("explore_boxes", "explore_matches"),
     "figures": ("curves", "figure", "grid", "records_figure"),
     "live": ("is_live", "own_image"),
     "sources": ("source",),

@@ -1,7 +1,7 @@
-"""The explorer of maps and boxes: one image, one class, one threshold at a time."""
+"""The explorers of maps and boxes, one image, class and threshold at a time, and of matches, one point at a time."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import contourpy
 import ipywidgets as widgets
@@ -12,8 +12,9 @@ from torch import Tensor
 from wsl_core.data import Sample
 from wsl_core.errors import UsageError
 from wsl_core.localize import boxes_from_map
+from wsl_core.matching import Correspondence, cell_centres, transfer_points
 from wsl_core.metrics import box_iou
-from wsl_core.ops import normalize, resize_maps
+from wsl_core.ops import Grid, normalize, resize_maps
 from wsl_core.show.pictures import img_html, overlay
 from wsl_core.show.style import COLORS
 from wsl_core.show.widgets import (
@@ -27,7 +28,7 @@ from wsl_core.show.widgets import (
     switch,
 )
 
-__all__ = ["THRESHOLDS", "explore_boxes", "frame_text", "frame_svg"]
+__all__ = ["THRESHOLDS", "explore_boxes", "explore_matches", "frame_text", "frame_svg"]
 
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))  # tau: 0.05, 0.10, ... 0.95
 IOU_THRESHOLD = 0.5  # delta: from here on a box counts as correct
@@ -104,6 +105,52 @@ def explore_boxes(
     return check_weight(widgets.VBox([widgets.VBox(controls), view, html_widget(_LEGEND)]), limit)
 
 
+def explore_matches(
+    pairs: Sequence[tuple[Float[Tensor, "3 _H _W"], Float[Tensor, "3 _H2 _W2"]]],
+    found: Sequence[Mapping[str, Correspondence]],
+    names: Sequence[str],
+    points: int = 5,
+    width: int = 620,
+    limit: int = PAGE_LIMIT,
+) -> widgets.Widget:
+    """Choose a point of the left image and see where each descriptor finds it in the right one; without a kernel, too.
+
+    The two images are one picture; points are drawn over it as vectors.
+
+    Args:
+        pairs: left and right images.
+        found: of each pair, by the descriptor's name, where the cells of the left image lie in the right one. At most
+            as many names as :data:`MARKS` has marks, and the same of each pair.
+        names: what the pairs are called.
+        points: how many there are to choose from, in each row and each column of the left image.
+        width: of the picture in CSS pixels, at most.
+        limit: the most bytes that it may put on the page.
+
+    Raises:
+        UsageError: pairs, correspondences and names differ in number, the pairs have different descriptors or too
+            many, there is no point, or the limit is passed.
+
+    >>> image = torch.rand(3, 32, 32)
+    >>> centres = cell_centres((8, 8), Grid(4, 2))
+    >>> same = Correspondence(centres, torch.ones(8, 8), torch.ones(8, 8).bool(), Grid(4, 2))
+    >>> explorer = explore_matches([(image, image)], [{"dense SIFT": same}], ["an image with itself"], points=2)
+    >>> [control.description for control in explorer.children[0].children]
+    ['Down', 'Right']
+    """
+    _check_matches(pairs, found, names, points)
+    which_pair = picker(names, "Pair", control="dropdown")
+    labels = [f"{place + 1} of {points}" for place in range(points)]
+    down, right = picker(labels, "Down", index=points // 2), picker(labels, "Right", index=points // 2)
+    pictures, drawings = [], []
+    for name, (left, other), by_name in zip(names, pairs, found, strict=True):
+        pictures.append(img_html(_side_by_side(left, other), f"{name}: two images to be matched, side by side", width))
+        frames = _match_frames(left, other, by_name, points, width)
+        drawings.append(switch(down, [switch(right, html_pages(row)) for row in frames]))
+    view = _layered([switch(which_pair, html_pages(pictures)), switch(which_pair, drawings)])
+    controls = [control for control in (which_pair, down, right) if len(control.options) > 1]
+    return check_weight(widgets.VBox([widgets.VBox(controls), view, html_widget(_match_legend(found[0]))]), limit)
+
+
 def frame_text(predicted: Float[Tensor, "M 4"], true: Float[Tensor, "N 4"], class_name: str, threshold: float) -> str:
     """What the explorer says under the picture.
 
@@ -144,6 +191,86 @@ def frame_svg(
         f'<svg viewBox="0 0 {columns} {rows}" aria-hidden="true" fill="none" '
         f'style="display:block;width:{width}px;max-width:100%;height:auto">{"".join(shapes)}</svg>'
     )
+
+
+_GAP = 8  # pixels between two images side by side
+MARKS = {  # what stands for a descriptor: a colour, and a shape around the origin that nobody needs the colour for
+    "●": ("orange", '<circle r="3.2"/>'),
+    "■": ("sky", '<rect x="-2.8" y="-2.8" width="5.6" height="5.6"/>'),
+    "▲": ("yellow", '<path d="M0 -3.6L3.4 2.6L-3.4 2.6Z"/>'),
+    "◆": ("vermillion", '<path d="M0 -3.9L3.9 0L0 3.9L-3.9 0Z"/>'),
+    "▼": ("green", '<path d="M0 3.6L3.4 -2.6L-3.4 -2.6Z"/>'),
+    "✚": ("purple", '<path d="M-1.2 -3.6h2.4v2.4h2.4v2.4h-2.4v2.4h-2.4v-2.4h-2.4v-2.4h2.4Z"/>'),
+}
+
+
+def _side_by_side(left: Float[Tensor, "3 H W"], right: Float[Tensor, "3 H2 W2"]) -> Float[Tensor, "3 H3 W3"]:
+    """Both in one picture, the smaller one at the top; white where there is nothing."""
+    height = max(left.shape[1], right.shape[1])
+    picture = torch.ones(3, height, left.shape[2] + _GAP + right.shape[2])
+    picture[:, : left.shape[1], : left.shape[2]] = left
+    picture[:, : right.shape[1], left.shape[2] + _GAP :] = right
+    return picture
+
+
+def _match_frames(
+    left: Float[Tensor, "3 H W"],
+    right: Float[Tensor, "3 H2 W2"],
+    found: Mapping[str, Correspondence],
+    points: int,
+    width: int,
+) -> list[list[str]]:
+    """For each point, row by row: the point, what each descriptor answers, and the same in words."""
+    height, extent = left.shape[1], left.shape[2]
+    places = cell_centres((points, points), Grid(1 / points, 0.5 / points)) * torch.tensor([extent, height])
+    answers = {name: transfer_points(places.flatten(0, 1), one).view(points, points, 2) for name, one in found.items()}
+    box = f"0 0 {extent + _GAP + right.shape[2]} {max(height, right.shape[1])}"
+    rows = []
+    for i in range(points):
+        frames = []
+        for j in range(points):
+            x, y = places[i, j].tolist()
+            shapes = [f'<circle cx="{x:g}" cy="{y:g}" r="3.5" fill="none" stroke="#fff" stroke-width="1.6"/>']
+            shapes.append(f'<circle cx="{x:g}" cy="{y:g}" r="4.6" fill="none" stroke="#000" stroke-width="0.8"/>')
+            told = []
+            for mark, (name, there) in zip(MARKS, answers.items()):
+                color, shape = MARKS[mark]
+                u, v = (there[i, j].clamp(min=0).minimum(torch.tensor([right.shape[2], right.shape[1]]))).tolist()
+                shapes.append(
+                    f'<g transform="translate({extent + _GAP + u:.1f} {v:.1f})" fill="{COLORS[color]}" stroke="#000" '
+                    f'stroke-width="0.7">{shape}</g>'
+                )
+                told.append(f"{mark} {name}: ({u:.0f}, {v:.0f})")
+            svg = (
+                f'<svg viewBox="{box}" aria-hidden="true" '
+                f'style="display:block;width:{width}px;max-width:100%;height:auto">{"".join(shapes)}</svg>'
+            )
+            text = html.escape(
+                f"The point ({x:.0f}, {y:.0f}) on the left lies on the right, in pixels: {', '.join(told)}."
+            )
+            frames.append(f"{svg}<div {TEXT_STYLE}>{text}</div>")
+        rows.append(frames)
+    return rows
+
+
+def _match_legend(found: Mapping[str, Correspondence]) -> str:
+    marks = ", ".join(f"{mark} {html.escape(name)}" for mark, name in zip(MARKS, found))
+    return f"<div {TEXT_STYLE}>○ the chosen point; {marks}</div>"
+
+
+def _check_matches(pairs: Sequence, found: Sequence[Mapping], names: Sequence[str], points: int) -> None:
+    if not pairs or not len(pairs) == len(found) == len(names):
+        raise UsageError(
+            f"{len(pairs)} pairs, {len(found)} correspondences and {len(names)} names; expected one at least, and as "
+            "many of each."
+        )
+    if any(list(one) != list(found[0]) for one in found) or not 1 <= len(found[0]) <= len(MARKS):
+        raise UsageError(
+            f"found has the descriptors {[list(one) for one in found]}; expected the same of each pair, at least one "
+            f"and at most {len(MARKS)}."
+        )
+    if points < 1:
+        raise UsageError(f"points is {points}; expected at least 1.")
 
 
 _LEGEND = (
