@@ -425,10 +425,10 @@ _INTROSPECTION_PAPER = _GAIN_PAPER.replace(
 )  # fmt: skip
 
 _INTROSPECTION = (
-    _SMOKE.replace(data=_CREATURES, batch_size=8),
+    _SMOKE.replace(data=_FAMILIES, batch_size=8),
     _SMOKE.replace(dataset="tiny-imagenet", batch_size=8),
     _SMOKE.replace(dataset="folder", data={"max_side": 64}, augment={"crop": 64}, batch_size=8),
-    _BOOK.replace(data=_CREATURES, steps=500, batch_size=16),
+    _BOOK.replace(data=_FAMILIES, steps=500, batch_size=16),
     _BOOK.replace(
         dataset="tiny-imagenet", model={"width": 32}, epochs=5, batch_size=32,
         source="Ours: made for a CPU. Descriptors of 8x8 cells on images of 64 px.",
