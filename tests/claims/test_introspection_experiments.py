@@ -116,6 +116,18 @@ def test_confidence_is_scored_on_objects_and_on_texture(world):
     assert nothing == {chapter.FOREGROUND: 0.5, chapter.TEXTURE: 0.5}
 
 
+def test_texture_is_asked_for_beside_the_object_alone():
+    """A score that knows the object, and nothing of what is behind it."""
+    plain = [load_dataset("synthetic", "test", world="families", size=64, length=4, distractors=0)[i] for i in range(4)]
+    empty = [dict(sample, image=torch.rand(3, 64, 64) * (torch.arange(64) < 32)) for sample in plain]
+    grid = Grid(chapter.STRIDE, chapter.STRIDE / 2)
+    objects = {
+        one["image"].data_ptr(): chapter.parts_at_cells(one["mask"][None], (16, 16), grid)[0] > 0 for one in plain
+    }
+    found = chapter.score_confidence(lambda image: objects[image.data_ptr()].float(), plain, plain, empty)
+    assert found == {chapter.FOREGROUND: 1.0, chapter.TEXTURE: 0.5}
+
+
 def test_worlds_without_both_kinds_of_places_are_refused(world):
     flat = [{"image": torch.zeros(3, 32, 32), "mask": torch.zeros(32, 32, dtype=torch.int64)}]
     with pytest.raises(DataError, match="found none with positive and negative places"):
@@ -139,6 +151,7 @@ def test_position_is_right_where_nothing_moved_and_wrong_by_how_far_it_did():
     matches = chapter.match_warps(views._replace(warp_b=Warp(moved, None, (64, 64))), places)
     assert (matches.errors - 16).abs().amax() < 1e-3 and not matches.right.any()
     assert matches.shown[:, 4:].all() and not matches.shown[:, :4].any()
+    assert len(matches.errors) == len(matches.alike) == int(matches.shown.sum())
 
 
 def test_views_are_the_same_each_time(world):
@@ -187,8 +200,8 @@ def test_pairs_with_too_few_keypoints_are_left_out(world):
 
 def test_a_prototype_is_the_mean_over_the_images_that_show_the_point():
     image = DescriptorMap(torch.tensor([[[0.0, 4.0]]]), Grid(4, 2))
-    shown = [torch.tensor([[2.0, 2, 1], [2, 2, 0]]), torch.tensor([[6.0, 2, 1], [2, 2, 0]])]
-    prototypes, known = chapter.point_prototypes([image, image], shown)
+    shown = [[[2.0, 2, 1], [2, 2, 0]], [[6.0, 2, 1], [2, 2, 0]], [[6.0, 2, 0], [6, 2, 0]]]
+    prototypes, known = chapter.point_prototypes([image] * 3, [torch.tensor(points) for points in shown])
     assert prototypes[:, 0].tolist() == [2.0, 0.0] and known.tolist() == [True, False]
 
 

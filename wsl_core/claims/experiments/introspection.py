@@ -303,7 +303,6 @@ class WarpMatches(NamedTuple):
 def match_warps(views: Views, describe: Describe) -> WarpMatches:
     """Match the two views of one image by the nearest neighbour, and compare with where the places truly went.
 
-    >>> from wsl_core.claims.experiments.introspection import warped
     >>> from wsl_core.data import load_dataset
     >>> views = warped(load_dataset("synthetic", "val", size=32, length=1), count=1)[0]
     >>> match_warps(views, describe_by(Introspection(width=4).eval())).shown.shape
