@@ -227,7 +227,7 @@ def test_localize_shows_the_class_that_is_asked_for(run_dir, tmp_path, capsys):
 def test_wrong_arguments_are_one_line_and_status_2(run_dir, tmp_path, capsys):
     wrong = {
         "recipe cam/synthetic/huge does not exist": ["train", "cam", "--recipe", "huge"],
-        "paper 'affinitynet' has no recipe; expected one of cam, acol": ["train", "affinitynet"],
+        "paper 'yolo' has no recipe; expected one of cam, acol": ["train", "yolo"],
         "x.jpg: found no such file; expected an image file": ["localize", str(run_dir), "x.jpg", "--out", "y"],
         "found a folder; expected an image file": ["localize", str(run_dir), str(tmp_path), "--out", "y"],
         "'colour' is no field of a recipe": ["train", "cam", "--set", "colour=red"],

@@ -15,6 +15,7 @@ from wsl_core.ops import (
     classes_asked,
     global_pool,
     half_plane_offsets,
+    mean_over,
     normalize,
     resize_maps,
     ten_crop_scores,
@@ -297,3 +298,21 @@ def test_the_released_code_loses_one_pair_in_seven():
 def test_no_neighbour_is_nearer_than_one():
     with pytest.raises(UsageError, match="radius=1: expected at least 2"):
         half_plane_offsets(1)
+
+
+def test_a_mean_over_several_processes_counts_what_all_have(monkeypatch):
+    """Two processes with 1 and 3 chosen values: the mean of what they return is the one mean."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda count: count.fill_(4))
+    first = mean_over(torch.tensor([5.0, 9.0]), torch.tensor([True, False]))
+    second = mean_over(torch.tensor([1.0, 2.0, 4.0]), torch.ones(3, dtype=torch.bool))
+    assert (first + second) / 2 == (5 + 1 + 2 + 4) / 4
+
+
+def test_what_is_left_out_of_a_mean_has_no_gradient():
+    values = torch.tensor([2.0, float("inf"), float("nan")], requires_grad=True)
+    for count in (1, 0):
+        mean = mean_over(values, torch.arange(3) < count)
+        (gradient,) = torch.autograd.grad(mean, values)
+        assert mean == 2 * count and gradient.tolist() == [count, 0, 0]

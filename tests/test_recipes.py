@@ -24,10 +24,11 @@ def test_every_recipe_is_found_survives_json_and_fits_the_model(recipe):
 
 
 FOR_MATCHING = {"pf-willow", "pf-pascal", "pascal-parts"}  # images to match, on which nothing is trained
+FOR_GPUS = {"voc2012", "cub200", "imagenet", "openimages30k"}  # too large for a CPU: at the paper's scale alone
 
 
 def test_each_dataset_to_train_on_has_a_smoke_and_a_book_recipe():
-    for dataset in DATASETS.keys() - FOR_MATCHING:
+    for dataset in DATASETS.keys() - FOR_MATCHING - FOR_GPUS:
         for scale in ("smoke", "book"):
             assert get_recipe("cam", dataset, scale).scale == scale
 
@@ -37,6 +38,14 @@ def test_the_papers_numbers():
     assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay) == ("sgd", 1e-3, 0.9, 5e-4)
     assert (recipe.steps, recipe.step_size, recipe.step_gamma, recipe.batch_size) == (160_000, 40_000, 0.1, 64)
     assert recipe.multipliers["new_bias"] == 2.0
+
+
+def test_the_numbers_for_imagenet_and_openimages():
+    imagenet, openimages = (get_recipe("cam", dataset, "paper") for dataset in ("imagenet", "openimages30k"))
+    assert (imagenet.model["backbone"], imagenet.steps, imagenet.batch_size) == ("googlenet", 160_000, 64)
+    assert (openimages.model["backbone"], openimages.epochs, openimages.batch_size) == ("vgg16", 10, 32)
+    assert (openimages.lr, openimages.weight_decay, openimages.nesterov) == (0.00227913316, 5e-4, True)
+    assert openimages.multipliers == {"backbone_weight": 1, "backbone_bias": 1, "new_weight": 10, "new_bias": 10}
 
 
 def test_the_numbers_of_gain():
@@ -50,9 +59,18 @@ def test_the_numbers_of_gains_second_stage():
     assert (recipe.lr, recipe.schedule, recipe.step_size, recipe.step_gamma) == (1e-3, "step", 2_000, 0.1)
 
 
+def test_the_numbers_of_affinitynets_released_code():
+    classifier, affinity = (get_recipe(paper, "folder", "paper") for paper in ("affinitynet_cam", "affinitynet"))
+    for recipe, epochs, batch in ((classifier, 15, 16), (affinity, 8, 8)):
+        assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.augment["crop"]) == (epochs, batch, 0.1, 448)
+        assert (recipe.schedule, recipe.poly_power, recipe.momentum, recipe.weight_decay) == ("poly", 0.9, 5e-4, 5e-4)
+        assert list(recipe.multipliers.values()) == [1, 2, 10, 20] and not recipe.bias_weight_decay
+    assert affinity.model["distance"] == "mean" and affinity.model["channels"] == [64, 128, 256]
+
+
 def test_an_unknown_paper_names_those_that_have_recipes():
-    with pytest.raises(UsageError, match=r"paper 'affinitynet' has no recipe; expected one of cam"):
-        get_recipe("affinitynet", "synthetic", "book")
+    with pytest.raises(UsageError, match=r"paper 'yolo' has no recipe; expected one of cam"):
+        get_recipe("yolo", "synthetic", "book")
 
 
 def test_an_unknown_recipe_lists_the_known():

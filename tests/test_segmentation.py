@@ -15,17 +15,26 @@ from wsl_core.ops import Grid, resize_maps
 from wsl_core.refine import dense_crf
 from wsl_core.segmentation import (
     DECAYS,
+    SCALES,
     at_cell_centres,
+    atrous_head,
     attention,
     boundary_loss,
+    constant_background,
     expansion_loss,
     floored_softmax,
+    labels_of_cells,
     labels_of_pixels,
     large_fov_head,
     least_salient,
+    multi_scale_cam,
+    multi_scale_labels,
+    multi_scale_maps,
+    pixel_loss,
     rank_pool,
     seed_cues,
     seeding_loss,
+    with_background,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -276,3 +285,175 @@ def test_errors_name_what_is_wrong():
         large_fov_head(4, 3, dilation=0)
     with pytest.raises(UsageError, match=r"dropout=1\.0"):
         large_fov_head(4, 3, dropout=1.0)
+
+
+# AffinityNet's maps, backgrounds and last stage
+
+
+def ramps(height: int, width: int) -> torch.Tensor:
+    """An image whose first two colours are the place of each pixel, (1, 3, H, W), in pixels."""
+    y, x = (torch.arange(side) + 0.5 for side in (height, width))
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.zeros(height, width)])[None]
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 32), (27, 37)])
+@pytest.mark.parametrize("scales", [SCALES, (0.5,), (1.3,)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_maps_of_all_scales_lie_where_the_image_is(height, width, scales, flip):
+    """Cells that report what lies at their centre: enlarged, they have to give back the image."""
+    images, grid = ramps(height, width), Grid(stride=2, first=0.5)
+    maps = multi_scale_maps(lambda views: views[:, :2, ::2, ::2], images, scales, flip, grid)
+    inside = (..., slice(6, -6), slice(6, -6))
+    torch.testing.assert_close(maps[inside], images[:, :2][inside])
+
+
+def test_several_scales_are_a_mean_over_views():
+    seen = []
+
+    def predict(views):
+        seen.append(views)
+        return torch.full((1, 1, 2, 2), float(len(seen)))
+
+    images = torch.rand(1, 3, 8, 10, generator=torch.Generator().manual_seed(0))
+    maps = multi_scale_maps(predict, images)
+    assert maps.unique().tolist() == [4.5] and maps.shape == (1, 1, 8, 10)
+    assert [tuple(view.shape[-2:]) for view in seen[::2]] == [(8, 10), (4, 5), (12, 15), (16, 20)]
+    for plain, mirrored in zip(seen[::2], seen[1::2]):
+        torch.testing.assert_close(plain.flip(-1), mirrored)
+    assert torch.equal(seen[0], images) and all(view.min() >= 0 and view.max() <= 1 for view in seen)
+
+
+@pytest.mark.parametrize("scales", [(), (0.0,), (1.0, 0.1), (float("nan"),), (-1.0,)])
+def test_scales_that_leave_nothing(scales):
+    with pytest.raises(UsageError, match="scales="):
+        multi_scale_maps(lambda views: views, torch.zeros(1, 3, 4, 8), scales)
+
+
+class Colours(torch.nn.Module):
+    """Evidence for three classes: a colour's distance from a half; darkness is evidence against it."""
+
+    grid = Grid(stride=1, first=0.5)
+
+    def localize(self, images, labels):
+        return (images - 0.5) * labels[:, :, None, None]
+
+    def segment(self, images):
+        return 9 * images[:, :2]
+
+
+def test_cams_hold_what_speaks_for_the_labels_alone():
+    images = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    images[1, 1] = 0.2  # nothing speaks for the second class
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    maps = multi_scale_cam(Colours(), images, labels)
+    assert torch.equal(maps.amax(dim=(2, 3)), torch.tensor([[1.0, 0, 1], [0, 0, 1]])) and maps.min() == 0
+    alone = multi_scale_cam(Colours(), images, labels, scales=(1.0,), flip=False)
+    expected = (images[0, 0] - 0.5).relu()
+    torch.testing.assert_close(alone[0, 0], expected / expected.max())
+    # Evidence against a class at one scale takes nothing from what speaks for it at another.
+    summed = multi_scale_maps(lambda views: Colours().localize(views, labels).relu(), images, grid=Colours.grid)
+    torch.testing.assert_close(maps[0, 2], summed[0, 2] / summed[0, 2].max())
+
+
+unit_maps = arrays(np.float32, (2, 3, 4), elements=st.floats(0, 1, width=32)).map(torch.from_numpy)
+
+
+@given(unit_maps, st.sampled_from([1.0, 4.0, 16.0, 24.0]))
+def test_the_background_is_what_the_classes_leave_over(maps, alpha):
+    beside = with_background(maps, alpha)
+    assert torch.equal(beside[1:], maps) and beside.shape == (3, 3, 4)
+    torch.testing.assert_close(beside[0], (1 - maps.max(dim=0).values) ** alpha)
+    assert (with_background(maps, 2 * alpha)[0] <= beside[0]).all()  # the larger alpha, the less background
+    assert (with_background(maps, 0.0)[0] == 1).all()
+
+
+@given(unit_maps, st.floats(0, 1))
+def test_the_constant_background_wins_where_no_class_is_above_it(maps, score):
+    labels = constant_background(maps, score).argmax(dim=0)
+    top = maps.max(dim=0)
+    assert torch.equal(labels, torch.where(top.values > torch.tensor(score), top.indices + 1, 0))
+
+
+def test_backgrounds_refuse_what_is_no_share():
+    for add in (with_background, constant_background):
+        for value in (-0.1, 1.1, float("nan")):
+            with pytest.raises(DataError, match="normalize"):
+                add(torch.full((1, 2, 2), value))
+        with pytest.raises(DataError, match="no class"):
+            add(torch.zeros(0, 2, 2))
+    for alpha in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="alpha="):
+            with_background(torch.zeros(1, 2, 2), alpha)
+    with pytest.raises(UsageError, match="score=2"):
+        constant_background(torch.zeros(1, 2, 2), 2.0)
+
+
+masks_of_any_size = st.tuples(st.integers(1, 7), st.integers(1, 7)).flatmap(
+    lambda size: arrays(np.int64, (2, *size), elements=st.sampled_from([0, 1, 2, 255]))
+)
+
+
+@given(masks_of_any_size, st.integers(1, 4))
+def test_a_cell_has_the_label_of_most_of_its_pixels(masks, cell):
+    found = labels_of_cells(torch.from_numpy(masks), cell)
+    height, width = masks.shape[1:]
+    assert found.shape == (2, -(-height // cell), -(-width // cell))
+    for b, y, x in itertools.product(*map(range, found.shape)):
+        pixels = masks[b, y * cell : (y + 1) * cell, x * cell : (x + 1) * cell]
+        assert found[b, y, x] == np.bincount(pixels.ravel(), minlength=256).argmax()
+
+
+def test_labels_of_cells_of_nothing():
+    with pytest.raises(UsageError, match="cell=0"):
+        labels_of_cells(torch.zeros(1, 2, 2, dtype=torch.int64), 0)
+    with pytest.raises(DataError, match="found labels from -1 to 0; expected 0 to 255"):
+        labels_of_cells(torch.tensor([[[0, -1]]]), 1)
+
+
+def test_the_pixel_loss_is_one_mean_over_all_known_pixels():
+    values, masks = scores(), random_cues()
+    masks[0, 1:] = 255  # the images have different numbers of known pixels
+    known = masks != 255
+    expected = -values.log_softmax(dim=1).movedim(1, -1)[known].gather(1, masks[known][:, None]).mean()
+    torch.testing.assert_close(pixel_loss(values, masks), expected)
+
+
+def test_the_pixel_loss_is_of_the_enlarged_scores():
+    values, grid = scores(), Grid(stride=2, first=0.5)
+    masks = torch.randint(0, K + 1, (B, 2 * H, 2 * W), generator=torch.Generator().manual_seed(3))
+    enlarged = resize_maps(values, (2 * H, 2 * W), grid)
+    torch.testing.assert_close(pixel_loss(values, masks, grid), torch.nn.functional.cross_entropy(enlarged, masks))
+
+
+def test_the_pixel_loss_of_nothing_known_is_zero():
+    values = scores().requires_grad_()
+    loss = pixel_loss(values, torch.full((B, H, W), 255))
+    loss.backward()
+    assert loss == 0 and not values.grad.any()
+    with pytest.raises(DataError, match="masks: found 4; expected 0 to 3, or 255"):
+        pixel_loss(values, torch.full((B, H, W), K + 1))
+
+
+def test_the_pixel_losss_gradient():
+    values, masks = scores(dtype=torch.float64).requires_grad_(), random_cues()
+    masks[0, 0] = 255
+    assert pixel_loss(values.float(), masks).dtype == torch.float32
+    (gradient,) = torch.autograd.grad(pixel_loss(values, masks), values)
+    known = masks != 255
+    expected = values.softmax(dim=1) - torch.nn.functional.one_hot(masks.where(known, 0), K + 1).movedim(-1, 1)
+    torch.testing.assert_close(gradient, expected * known[:, None] / known.sum(), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [{"width": 0}, {"dilation": 0}, {"outputs": 1}])
+def test_wrong_atrous_heads(arguments):
+    with pytest.raises(UsageError, match="expected at least 1, 1 and 2"):
+        atrous_head(**{"channels": 4, "outputs": 3} | arguments)
+
+
+def test_masks_of_several_scales_are_of_the_mean_probabilities():
+    images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    mean = multi_scale_maps(lambda views: Colours().segment(views).softmax(dim=1), images, grid=Colours.grid)
+    assert torch.equal(multi_scale_labels(Colours(), images, crf=None), mean.argmax(dim=1))
+    refined = dense_crf(images, mean, "torch", "affinitynet").argmax(dim=1)
+    assert torch.equal(multi_scale_labels(Colours(), images, backend="torch"), refined)
+    assert not torch.equal(refined, mean.argmax(dim=1))

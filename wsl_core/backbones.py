@@ -1,23 +1,32 @@
 """Networks that turn images into feature maps.
 
-``small`` is made to be trained on a CPU. The others are torchvision's, cut where the CAM paper cuts them. Two of these
-are not quite the papers': torchvision's AlexNet is the one-tower variant (64, 192, 384, 256, 256 channels) and its
-GoogLeNet has BatchNorm.
+``small`` is made to be trained on a CPU. ``resnet38`` and ``vgg16_atrous`` are AffinityNet's, by its released code. The
+others are torchvision's, cut where the CAM paper cuts them. Two of these are not quite the papers': torchvision's
+AlexNet is the one-tower variant (64, 192, 384, 256, 256 channels) and its GoogLeNet has BatchNorm.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import NamedTuple
 from urllib.error import URLError
 
 import torch
 import torchvision
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
-from wsl_core.errors import DownloadError, UsageError
+from wsl_core.errors import DataError, DownloadError, UsageError
 from wsl_core.ops import Grid
 
-__all__ = ["BACKBONES", "Backbone", "build_backbone", "build_erasing_trunk", "map_classifier", "set_output_stride"]
+__all__ = [
+    "BACKBONES", "LEVELS", "Backbone", "build_affinity_trunk", "build_backbone", "build_erasing_trunk",
+    "feature_levels", "map_classifier", "set_output_stride",
+]  # fmt: skip
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, standard deviation of RGB in [0, 1]
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # what torchvision's GoogLeNet (`transform_input`) amounts to
@@ -137,12 +146,165 @@ def from_resnet(network: torchvision.models.ResNet, keep_classifier: bool = True
     return Backbone(layers, channels=network.fc.in_features, classifier=classifier)
 
 
+class PreActivatedBlock(nn.Module):
+    """Two 3x3 convolutions, each behind BatchNorm and ReLU, and a shortcut: a block of :func:`_resnet38`.
+
+    Where the block changes the shape, the shortcut is a 1x1 convolution of what is behind the first ReLU. BatchNorm is
+    never trained: its statistics and factors stay as the weights have them. Names are those of the released weights.
+    """
+
+    def __init__(
+        self, inputs: int, middle: int, outputs: int, stride: int = 1, first_dilation: int = 1, dilation: int = 1
+    ):
+        super().__init__()
+        self.bn_branch2a, self.relu_branch2a = FrozenBatchNorm2d(inputs), nn.ReLU()
+        self.conv_branch2a = _same_size(inputs, middle, 3, stride, first_dilation)
+        self.bn_branch2b1 = FrozenBatchNorm2d(middle)
+        self.conv_branch2b1 = _same_size(middle, outputs, 3, dilation=dilation)
+        reshapes = stride != 1 or inputs != outputs
+        self.conv_branch1 = _same_size(inputs, outputs, 1, stride) if reshapes else None
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
+        active = self.relu_branch2a(self.bn_branch2a(x))
+        shortcut = x if self.conv_branch1 is None else self.conv_branch1(active)
+        middle = self.bn_branch2b1(self.conv_branch2a(active)).relu()
+        return shortcut + self.conv_branch2b1(middle)
+
+
+class PreActivatedBottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, each behind BatchNorm and ReLU, the last two behind dropout of whole channels.
+
+    Otherwise as :class:`PreActivatedBlock`, with a shortcut that widens.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dilation: int, dropout: float):
+        super().__init__()
+        narrow, wide = outputs // 4, outputs // 2
+        self.bn_branch2a, self.relu_branch2a = FrozenBatchNorm2d(inputs), nn.ReLU()
+        self.conv_branch2a = _same_size(inputs, narrow, 1)
+        self.bn_branch2b1, self.dropout_2b1 = FrozenBatchNorm2d(narrow), nn.Dropout2d(dropout)
+        self.conv_branch2b1 = _same_size(narrow, wide, 3, dilation=dilation)
+        self.bn_branch2b2, self.dropout_2b2 = FrozenBatchNorm2d(wide), nn.Dropout2d(dropout)
+        self.conv_branch2b2 = _same_size(wide, outputs, 1)
+        self.conv_branch1 = _same_size(inputs, outputs, 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D H W"]:
+        active = self.relu_branch2a(self.bn_branch2a(x))
+        shortcut = self.conv_branch1(active)
+        middle = self.dropout_2b1(self.bn_branch2b1(self.conv_branch2a(active)).relu())
+        middle = self.dropout_2b2(self.bn_branch2b2(self.conv_branch2b1(middle)).relu())
+        return shortcut + self.conv_branch2b2(middle)
+
+
+def _same_size(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, bias=False)
+
+
+def _resnet38(weights: str | None, width: int = 64) -> Backbone:
+    """ResNet-38 (Wu, Shen and van den Hengel, 2016) at stride 8, layer by layer as AffinityNet's released code has it.
+
+    Made to be fine-tuned: BatchNorm is constant, and with weights the first convolution and the three blocks behind it
+    are not trained either. ``weights`` is the path of a file, see :func:`_load_released`. ``width`` is the first
+    convolution's, of which all others are multiples.
+    """
+    layers = nn.Sequential()
+    layers.add_module("conv1a", _same_size(3, width, 3))
+    inputs = width
+    for number, (factor, blocks) in {2: (2, 3), 3: (4, 3), 4: (8, 6)}.items():
+        outputs = factor * width
+        layers.add_module(f"b{number}", PreActivatedBlock(inputs, outputs, outputs, stride=2))
+        for place in range(1, blocks):
+            layers.add_module(f"b{number}_{place}", PreActivatedBlock(outputs, outputs, outputs))
+        inputs = outputs
+    layers.add_module("b5", PreActivatedBlock(inputs, inputs, 2 * inputs, first_dilation=1, dilation=2))
+    for place in (1, 2):
+        layers.add_module(f"b5_{place}", PreActivatedBlock(2 * inputs, inputs, 2 * inputs, 1, 2, 2))
+    layers.add_module("b6", PreActivatedBottleneck(2 * inputs, 4 * inputs, dilation=4, dropout=0.3))
+    layers.add_module("b7", PreActivatedBottleneck(4 * inputs, 8 * inputs, dilation=4, dropout=0.5))
+    layers.add_module("bn7", FrozenBatchNorm2d(8 * inputs))
+    layers.add_module("relu7", nn.ReLU())
+    if weights:
+        _load_released(layers, weights)
+        layers[:4].requires_grad_(False)  # conv1a, b2, b2_1, b2_2
+    return Backbone(layers, channels=8 * inputs)
+
+
+def _load_released(layers: nn.Sequential, weights: str) -> None:
+    """Load weights from a file: a dictionary of tensors by the released code's names, ``b2.conv_branch2a.weight``.
+
+    What else is in it, such as the layers of a classifier, is left out. Nothing but tensors is read.
+
+    Raises:
+        DownloadError: there is no such file.
+        DataError: it is damaged, or a tensor is missing or of another shape.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise DownloadError(
+            f"weights={weights!r} for resnet38: found no such file, and no address is known to fetch one from. Give "
+            "the path of a .pth or .safetensors file: either res38_cls.pth or res38_aff.pth of jiwoon-ahn/psa, or "
+            "ilsvrc-cls_rna-a1_cls1000_ep-0001.params of itijyou/ademxapp, which is MXNet's, made into a dictionary of "
+            "tensors by convert_mxnet_to_torch of psa's network/resnet38d.py. Or use weights=None."
+        )
+    try:
+        tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+        raise DataError(
+            f"{path}: not a file of tensors ({str(error).splitlines()[0]}). Fetch or convert it anew."
+        ) from error
+    names = layers.state_dict().keys()
+    if missing := [name for name in names if not isinstance(tensors, dict) or name not in tensors]:
+        raise DataError(
+            f"{path}: found no tensor {missing[0]!r}, and {len(missing)} of {len(names)} are missing; expected the "
+            "names of jiwoon-ahn/psa's network/resnet38d.py."
+        )
+    try:
+        layers.load_state_dict({name: tensors[name] for name in names})
+    except RuntimeError as error:
+        raise DataError(f"{path}: {' '.join(str(error).split())}. Expected ResNet-38's shapes.") from error
+
+
+def _vgg16_atrous(weights: str | None) -> Backbone:
+    """VGG16 at stride 8 with its first two linear layers made convolutions, as in AffinityNet's released code.
+
+    Max-pooling is 3x3, the fifth is left out, its convolutions have holes instead of the fourth's stride. ``fc6`` keeps
+    a 3x3 grid of the 7x7 positions and every fourth channel, ``fc7`` every fourth channel, as DeepLab cut them. The
+    released code starts from DeepLab's Caffe weights for images of 0 to 255, this one from torchvision's. With weights
+    the first four convolutions are not trained.
+    """
+    network = _torchvision("vgg16", weights)
+    backbone = Backbone(network.features[:30], channels=1024)
+    set_output_stride(backbone, 8)
+    layers = backbone.layers
+    for place, layer in enumerate(layers):
+        if isinstance(layer, nn.MaxPool2d):
+            layers[place] = nn.MaxPool2d(3, layer.stride, padding=1)
+    linear6, linear7 = network.classifier[0], network.classifier[3]
+    layers.add_module("fc6", _as_convolution(linear6.weight.view(4096, 512, 7, 7)[::4, :, ::3, ::3], linear6.bias[::4]))
+    layers.add_module("relu6", nn.ReLU())
+    layers.add_module("drop6", nn.Dropout2d(0.5))
+    layers.add_module("fc7", _as_convolution(linear7.weight[::4, ::4, None, None], linear7.bias[::4]))
+    layers.add_module("relu7", nn.ReLU())
+    if weights:
+        layers[:10].requires_grad_(False)  # up to the second pooling
+    return backbone
+
+
+def _as_convolution(weight: Float[Tensor, "D C k k"], bias: Float[Tensor, " D"]) -> nn.Conv2d:
+    outputs, inputs, kernel, _ = weight.shape
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    convolution.weight, convolution.bias = (nn.Parameter(values.detach().clone()) for values in (weight, bias))
+    return convolution
+
+
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "small": _small,
     "alexnet": _alexnet,
     "vgg16": _vgg16,
     "googlenet": _googlenet,
     "resnet50": _resnet50,
+    "resnet38": _resnet38,
+    "vgg16_atrous": _vgg16_atrous,
 }
 DEFAULT_STRIDE = {"small": 8}  # the others keep the stride they were published with
 DEFAULT_STRIDE_BY = {"small": "removal"}  # trained from scratch: there are no weights whose neighbourhoods to keep
@@ -256,6 +418,88 @@ def map_classifier(backbone: Backbone, name: str, num_classes: int, width: int |
                 nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
+
+
+AFFINITY_STRIDE = {"small": 4}  # where the last three blocks of small have the same cells; the others: 8
+FC6_DILATION = 4  # in the released AffinityNet; its CAM network has 1
+
+LEVELS = {  # what AffinityNet reads, from fine to coarse: modules of Backbone.layers
+    "small": ("2", "3", "4"),
+    "resnet50": ("layer2", "layer3", "layer4"),
+    "resnet38": ("b5.relu_branch2a", "b6.relu_branch2a", "relu7"),
+    "vgg16_atrous": ("22", "29", "relu7"),  # behind the ReLUs of conv4-3, conv5-3 and fc7
+}
+
+
+def build_affinity_trunk(
+    name: str,
+    weights: str | None = None,
+    output_stride: int | None = None,
+    stride_by: str | None = None,
+    **options: int,
+) -> Backbone:
+    """The trunk of AffinityNet: :func:`build_backbone` with three levels of features on the same cells.
+
+    ``small`` ends at stride 4, the others at 8. ``fc6`` of ``vgg16_atrous`` is dilated by 4, as in the released code.
+
+    Raises:
+        UsageError: the backbone has no entry in ``LEVELS``, its levels would not have the same cells, or as in
+            :func:`build_backbone`.
+
+    >>> trunk = build_affinity_trunk("small")
+    >>> [level.shape[1:] for level in feature_levels(trunk, LEVELS["small"], torch.zeros(1, 3, 96, 96))]
+    [torch.Size([32, 24, 24]), torch.Size([48, 24, 24]), torch.Size([64, 24, 24])]
+    """
+    if name not in LEVELS:
+        raise UsageError(f"backbone={name!r}: expected one with three levels of features, {', '.join(LEVELS)}.")
+    if output_stride is None:
+        output_stride = AFFINITY_STRIDE.get(name, 8)
+    backbone = build_backbone(name, weights, output_stride, stride_by, **options)
+    children = list(dict(backbone.layers.named_children()))
+    first, last = (children.index(LEVELS[name][end].partition(".")[0]) for end in (0, -1))
+    strides = [Backbone(backbone.layers[: place + 1], channels=0).stride for place in (first, last)]
+    if strides[0] != strides[1]:
+        raise UsageError(
+            f"output_stride={output_stride}: the levels of {name} have strides {strides[0]} to {strides[1]}; expected "
+            f"the same cells for all. Take {strides[0]} or less."
+        )
+    if name == "vgg16_atrous":
+        _dilate(backbone.layers.fc6, FC6_DILATION)
+    backbone.classifier = None
+    return backbone
+
+
+def feature_levels(
+    backbone: Backbone, levels: tuple[str, ...], images: Float[Tensor, "B 3 H W"]
+) -> list[Float[Tensor, "B _ _ _"]]:
+    """Features of several depths from one pass.
+
+    Args:
+        levels: names of modules of ``backbone.layers``, dotted where they lie deeper, such as those of ``LEVELS``.
+        images: RGB in [0, 1].
+
+    Returns:
+        What each of them returned, in the order of ``levels``.
+
+    >>> backbone = build_backbone("small").eval()
+    >>> images = torch.rand(1, 3, 32, 32)
+    >>> torch.equal(feature_levels(backbone, ("4",), images)[0], backbone(images))
+    True
+    """
+    found: dict[str, Tensor] = {}
+    hooks = [
+        backbone.layers.get_submodule(level).register_forward_hook(partial(_keep, found, level)) for level in levels
+    ]
+    try:
+        backbone(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [found[level] for level in levels]
+
+
+def _keep(found: dict[str, Tensor], level: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+    found[level] = output
 
 
 class _Strided(NamedTuple):

@@ -13,7 +13,8 @@ from wsl_core.errors import DataError, UsageError
 
 __all__ = [
     "ERASINGS", "POOLINGS", "Affinity", "Descriptors", "Grid", "Pooling", "classes_asked", "classification_loss",
-    "erase", "global_pool", "half_plane_offsets", "normalize", "resize_maps", "ten_crop_scores", "valid_pairs",
+    "erase", "global_pool", "half_plane_offsets", "mean_over", "normalize", "resize_maps", "ten_crop_scores",
+    "valid_pairs",
 ]  # fmt: skip
 
 POSITIONS = (-2, -1)
@@ -373,3 +374,19 @@ def valid_pairs(offsets: Int[Tensor, "O 2"], size: tuple[int, int], official: bo
         reach = offsets.abs().max()
         valid = valid & (rows < height - reach) & (columns >= reach) & (columns < width - reach)
     return valid
+
+
+def mean_over(values: Float[Tensor, "*shape"], chosen: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """The mean of the chosen values, and 0 where none is chosen: what is left out may be anything but has no gradient.
+
+    Over several processes the count is that of all, so that their gradients' mean is the gradient of the one mean.
+
+    >>> values = torch.tensor([1.0, 3.0, float("inf")])
+    >>> mean_over(values, values < 9).item(), mean_over(values, values < 0).item()
+    (2.0, 0.0)
+    """
+    count = chosen.sum().to(values.dtype)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(count)
+        count = count / torch.distributed.get_world_size()
+    return torch.where(chosen, values, 0).sum() / count.masked_fill(count == 0, 1)

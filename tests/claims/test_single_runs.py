@@ -46,8 +46,8 @@ def test_the_table_has_a_row_a_network_and_its_controls(finished, tmp_path, monk
     monkeypatch.setattr(pages, "load_single_runs", lambda name: load_single_runs(name, tmp_path))
     pages.single_runs_table("photos")
     ((rows, heads, caption),) = shown
-    assert rows[0] == ["ACoL", 0.125, 0.25, 0.5, "", "", 1.5] and len(heads) == len(rows[0])
-    assert rows[-1] == ["centre Gaussian, no network", "", 0.75, 1.0, "", "", ""]
+    assert rows[0] == ["ACoL", 0.125, 0.25, 0.5, "", ""] and len(heads) == len(rows[0])
+    assert rows[-1] == ["centre Gaussian, no network", "", 0.75, 1.0, "", ""]
     assert "photos, test, 7 images; random seed 3 alone; a computer" in caption
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from wsl_core.data.annotations import clip_box, parse_numbers, read_csv, read_table
+from wsl_core.data.annotations import clip_box, parse_numbers, read_csv, read_objects_xml, read_table
 from wsl_core.errors import DataError
 
 
@@ -88,3 +88,29 @@ def test_empty_boxes_are_refused(box: tuple) -> None:
 def test_boxes_outside_are_refused(box: tuple) -> None:
     with pytest.raises(DataError, match=r"here:7: box .* lies outside the image of 16 x 12"):
         clip_box(box, 16, 12, "here:7")
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY x "aaaa"><!ENTITY y "&x;&x;&x;&x;">]><a>&y;</a>'
+OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "secret.txt">]><a>&x;</a>'
+ANOTHER_DTD = '<!DOCTYPE a SYSTEM "a.dtd"><a/>'
+
+
+@pytest.mark.parametrize("document", [BOMB, OUTSIDE, ANOTHER_DTD, '<?xml version="1.0"?>\n' + BOMB])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_xml_that_could_define_entities_is_refused(tmp_path: Path, document: str, encoding: str) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "a.xml").write_text(document, encoding=encoding)
+    with pytest.raises(DataError, match=r"a\.xml: has a DOCTYPE"):
+        read_objects_xml(tmp_path / "a.xml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"<a>&unknown;</a>", b"<a><b></a>", b'<?xml version="1.0" encoding="utf-32"?><a/>', b"\xff<a/>"],
+)
+def test_what_is_no_xml_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.xml").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.xml: not XML \(.*get it again"):
+        read_objects_xml(tmp_path / "a.xml")
+    with pytest.raises(DataError, match=r"absent\.xml: the file is missing"):
+        read_objects_xml(tmp_path / "absent.xml")

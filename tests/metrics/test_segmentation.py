@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from wsl_core.errors import DataError, UsageError
-from wsl_core.metrics import SegmentationEvaluator
+from wsl_core.metrics import SegmentationEvaluator, confusion_matrix, per_class_table
 
 SHAPE, K = (3, 6, 7), 3
 
@@ -154,3 +154,32 @@ def test_errors_name_what_is_wrong():
     unchecked = SegmentationEvaluator.update.__wrapped__  # the shapes are checked without jaxtyping, too
     with pytest.raises(UsageError, match=r"prediction: found \(3, 6, 6\); expected the target's \(3, 6, 7\)"):
         unchecked(SegmentationEvaluator(K), torch.from_numpy(labels[:, :, 1:]), torch.from_numpy(labels))
+
+
+@given(predictions, targets)
+def test_the_table_and_the_matrix_say_what_the_scores_say(prediction, target):
+    evaluator = evaluated(prediction, target)
+    matrix, scores, counted = confusion_matrix(evaluator), evaluator.compute(), target != 255
+    truth, predicted = target[counted], prediction[counted]
+    assert all(matrix[c, p] == ((truth == c) & (predicted == p)).sum() for c in range(K + 1) for p in range(K + 1))
+    table = per_class_table(evaluator, ("a", "b", "c"))
+    assert [row["class"] for row in table] == ["background", "a", "b", "c"]
+    assert [row["iou"] for row in table] == pytest.approx(scores["iou"], nan_ok=True)
+    assert [row["boundary_iou"] for row in table] == pytest.approx(scores["boundary_iou_per_class"], nan_ok=True)
+    assert np.nanmean([row["recall"] for row in table]) == pytest.approx(scores["mean_accuracy"])
+    for c, row in enumerate(table):
+        assert row["pixels"] == (truth == c).sum()
+        if (predicted == c).any():
+            assert row["precision"] == pytest.approx((truth[predicted == c] == c).mean())
+        else:
+            assert math.isnan(row["precision"])
+
+
+def test_the_matrix_is_a_copy_and_names_are_counted():
+    evaluator = evaluated(np.zeros(SHAPE, np.int64), np.zeros(SHAPE, np.int64))
+    confusion_matrix(evaluator)[:] = 0
+    assert evaluator.compute()["miou"] == 1
+    with pytest.raises(UsageError, match="found 2 names; expected one for each of 3"):
+        per_class_table(evaluator, ("a", "b"))
+    with pytest.raises(DataError, match="nothing to score"):
+        per_class_table(SegmentationEvaluator(1), ("a",))

@@ -139,7 +139,7 @@ def single_runs_table(name: str) -> None:
     made = "; ".join(sorted({f"{run['hardware']}, {run['date'][:10]}" for run in runs}))
     images = runs[0]["scores"]["images"]
     told = f"{runs[0]['data']['name']}, test, {images} images; random seed {', '.join(map(str, seeds))} alone; {made}"
-    heads = ["network", "accuracy", "V1", "V2", "V1, min-max", "V2, min-max", "minutes of training"]
+    heads = ["network", "accuracy", "V1", "V2", "V1, min-max", "V2, min-max"]
     table(rows, heads, f"MaxBoxAcc (V1, V2) and accuracy: {told}", digits=3)
 
 
@@ -149,6 +149,4 @@ def _scores_row(run: Mapping[str, Any], score_map: str, name: str) -> list[str |
     boxes = [
         found[how][f"max_box_acc_{rule}"] if how in found else "" for how in ("max", "minmax") for rule in ("v1", "v2")
     ]
-    return [
-        name, run["scores"]["classification"]["accuracy"] if own else "", *boxes, run["minutes"] if own else "",
-    ]  # fmt: skip
+    return [name, run["scores"]["classification"]["accuracy"] if own else "", *boxes]

@@ -25,6 +25,10 @@ DATASETS = {
     "pf-willow": "wsl_core.data.proposal_flow:PFWillow",
     "pf-pascal": "wsl_core.data.proposal_flow:PFPascal",
     "pascal-parts": "wsl_core.data.pascal_parts:PascalParts",
+    "voc2012": "wsl_core.data.voc2012:VOC2012",
+    "cub200": "wsl_core.data.cub200:CUB200",
+    "imagenet": "wsl_core.data.imagenet:ImageNet",
+    "openimages30k": "wsl_core.data.openimages:OpenImages30k",
 }
 
 

@@ -1,16 +1,32 @@
-"""Reading annotation files: tables with line numbers in their errors, and boxes that lie within their image."""
+"""Reading annotation files: tables with line numbers in their errors, XML, and boxes that lie within their image."""
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
 
 from wsl_core.errors import DataError
 
-__all__ = ["Box", "Row", "read_lines", "read_table", "read_csv", "parse_numbers", "clip_box"]
+__all__ = [
+    "Box", "ObjectsXML", "Row", "clip_box", "distinct_names", "parse_numbers", "read_csv", "read_lines",
+    "read_objects_xml", "read_table",
+]  # fmt: skip
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, half-open
 Row = tuple[str, dict[str, str]]  # "FILE:LINE", and the value of each column
+
+_SEPARATORS = {"\t": "tabs", " ": "spaces"}
+
+
+class ObjectsXML(NamedTuple):
+    """What an annotation in the XML of PASCAL VOC and ImageNet says, as it stands in the file."""
+
+    width: float  # of the annotated image
+    height: float
+    objects: tuple[tuple[str, Box], ...]  # the name of each, and xmin, ymin, xmax, ymax
 
 
 def read_lines(path: Path) -> list[str]:
@@ -31,8 +47,8 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path}: not UTF-8 text ({error}). Save the file as UTF-8.") from error
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """The rows of a tab-separated file without a header. Blank lines are skipped.
+def read_table(path: Path, columns: Sequence[str], separator: str = "\t") -> Iterator[Row]:
+    """The rows of a file without a header, whose fields are separated by tabs or spaces. Blank lines are skipped.
 
     Raises:
         DataError: the file cannot be read, or a line has another number of fields.
@@ -44,12 +60,13 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     [{'image': 'a.jpg', 'x0': '3'}]
     """
     for number, line in enumerate(read_lines(path), start=1):
-        fields = line.strip().split("\t")
+        fields = line.strip().split(separator)
         if fields == [""]:
             continue
         if len(fields) != len(columns):
             raise DataError(
-                f"{path}:{number}: {len(fields)} fields in {line!r}; expected {len(columns)}, separated by tabs: "
+                f"{path}:{number}: {len(fields)} fields in {line!r}; expected {len(columns)}, separated by "
+                f"{_SEPARATORS[separator]}: "
                 f"{', '.join(columns)}. Correct the line."
             )
         yield f"{path}:{number}", dict(zip(columns, fields, strict=True))
@@ -129,3 +146,69 @@ def clip_box(box: Sequence[float], width: float, height: float, where: str) -> B
     if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
         raise DataError(f"{where}: box {tuple(box)} lies outside the image of {width} x {height}. Correct the line.")
     return clipped
+
+
+def read_objects_xml(path: Path) -> ObjectsXML:
+    """The size and the objects of an annotation in the XML of PASCAL VOC and ImageNet. An object's parts are left out.
+
+    A document with a DOCTYPE is refused: only that could define entities, which fill the memory or read other files.
+
+    Raises:
+        DataError: the file is missing or is not XML, has a DOCTYPE, or lacks an element; names it.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "a.xml"
+    >>> box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox>"
+    >>> size = "<size><width>8</width><height>6</height></size>"
+    >>> _ = path.write_text(f"<annotation>{size}<object><name>cat</name>{box}</object></annotation>")
+    >>> read_objects_xml(path)
+    ObjectsXML(width=8.0, height=6.0, objects=(('cat', (1.0, 2.0, 3.0, 4.0)),))
+    """
+    where = str(path)
+    try:
+        parser = ElementTree.XMLParser(target=_WithoutDoctype(where))
+        root = ElementTree.fromstring(path.read_bytes(), parser)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{path}: the file is missing. Get the data set again, or put the file back.") from error
+    except DataError:
+        raise
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two: of an encoding
+        raise DataError(f"{path}: not XML ({error}). It is cut short or damaged: get it again.") from error
+    width, height = _numbers_below(root.find("size"), ("width", "height"), f"{where}: size")
+    objects = []
+    for number, found in enumerate(root.findall("object"), start=1):
+        name = (found.findtext("name") or "").strip()
+        if not name:
+            raise DataError(f"{where}: object {number}: has no name. Correct the file.")
+        corners = _numbers_below(found.find("bndbox"), _CORNERS, f"{where}: object {number}: bndbox")
+        objects.append((name, tuple(corners)))
+    return ObjectsXML(width, height, tuple(objects))
+
+
+def distinct_names(names: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of classes by their ids; classes of one name get their id behind it.
+
+    >>> distinct_names({"n1": "crane", "n2": "crane", "n3": "kite"})
+    ('crane (n1)', 'crane (n2)', 'kite')
+    """
+    count = Counter(names.values())
+    return tuple(name if count[name] == 1 else f"{name} ({id})" for id, name in names.items())
+
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self._where = where
+
+    def doctype(self, name: str, public_id: str | None, system_id: str | None) -> None:
+        raise DataError(
+            f"{self._where}: has a DOCTYPE, which no annotation needs. Do not trust it: get the file again."
+        )
+
+
+def _numbers_below(element: ElementTree.Element | None, names: Sequence[str], where: str) -> list[float]:
+    row = {name: "" if element is None else (element.findtext(name) or "").strip() for name in names}
+    return parse_numbers(row, names, where)

@@ -3,7 +3,7 @@
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from wsl_core.errors import DataError
 from wsl_core.files import atomic_write
 
 __all__ = [
-    "MAX_PIXELS", "read_image", "read_pixels", "read_mask", "write_mask", "voc_palette", "shrink_image", "shrink_mask",
-    "shrunk_size",
+    "MAX_PIXELS", "read_image", "read_pixels", "read_mask", "write_mask", "voc_palette", "shrink_boxes", "shrink_image",
+    "shrink_mask", "shrunk_size",
 ]  # fmt: skip
 
 MAX_PIXELS = 89_000_000  # just below the size at which Pillow suspects a decompression bomb
@@ -158,6 +158,19 @@ def shrink_mask(mask: Int[Tensor, "H W"], max_side: int | None) -> Int[Tensor, "
     """
     size = shrunk_size(*mask.shape, max_side)
     return interpolate(mask[None, None].double(), size, mode="nearest-exact")[0, 0].to(mask.dtype)
+
+
+def shrink_boxes(
+    boxes: Sequence[tuple[float, float, float, float]], height: int, width: int, max_side: int | None
+) -> Float[Tensor, "M 4"]:
+    """Half-open boxes of an image of this size, moved along when the image is shrunk.
+
+    >>> shrink_boxes([(0, 10, 20, 30)], height=40, width=20, max_side=10).tolist()
+    [[0.0, 2.5, 5.0, 7.5]]
+    """
+    new_height, new_width = shrunk_size(height, width, max_side)
+    factors = torch.tensor([new_width / width, new_height / height] * 2)
+    return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) * factors
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from scipy.io import loadmat
+from scipy.sparse import sparray, spmatrix
 
 from wsl_core.errors import DataError
 
@@ -15,8 +16,9 @@ __all__ = ["read_mat", "numbers", "text", "items", "field"]
 def read_mat(path: str | Path, name: str) -> Any:
     """The variable ``name`` of a MATLAB file: the form in which several data sets publish their annotations.
 
-    Structs become a list of dictionaries, one of each element; cells a list; text a ``str``; all else stays an array
-    with at least two axes. Nothing in the file is executed. Versions 4 to 7.2 are read; 7.3 is another format, HDF5.
+    Structs become a list of dictionaries, one of each element; cells a list; text a ``str``; sparse matrices stay as
+    they are, and all else an array with at least two axes. Nothing in the file is executed. Versions 4 to 7.2 are read;
+    7.3 is another format, HDF5.
 
     Raises:
         DataError: the file is missing, damaged, of version 7.3, or lacks the variable.
@@ -108,7 +110,9 @@ def text(value: Any, where: str) -> str:
     return value
 
 
-def _plain(value: np.ndarray) -> Any:
+def _plain(value: np.ndarray | spmatrix | sparray) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
     if value.dtype.names:
         return [{name: _plain(element[name]) for name in value.dtype.names} for element in value.ravel()]
     if value.dtype == object:

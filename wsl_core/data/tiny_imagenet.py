@@ -7,7 +7,7 @@ from typing import NamedTuple, SupportsIndex
 
 import torch
 
-from wsl_core.data.annotations import Box, clip_box, parse_numbers, read_lines, read_table
+from wsl_core.data.annotations import Box, clip_box, distinct_names, parse_numbers, read_lines, read_table
 from wsl_core.data.base import Dataset, Sample, digest, one_hot
 from wsl_core.data.download import extract, fetch
 from wsl_core.data.images import read_image
@@ -146,5 +146,4 @@ def _read_names(path: Path, wnids: tuple[str, ...]) -> tuple[str, ...]:
     missing = [wnid for wnid in wnids if wnid not in first]
     if missing:
         raise DataError(f"{path}: no line for class {missing[0]} ({len(missing)} missing). Get the data set again.")
-    count = Counter(first[wnid] for wnid in wnids)
-    return tuple(first[wnid] if count[first[wnid]] == 1 else f"{first[wnid]} ({wnid})" for wnid in wnids)
+    return distinct_names({wnid: first[wnid] for wnid in wnids})

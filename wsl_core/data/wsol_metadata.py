@@ -66,19 +66,31 @@ class WSOLMetadata:
         scaled[:, 2:] += 1
         return torch.from_numpy(scaled)
 
-    def read_mask(self, image_id: str, root: Path, side: int = MAP_SIDE) -> Int[Tensor, "side side"]:
+    def image_boxes(self, image_id: str) -> list[tuple[int, int, int, int]]:
+        """The image's boxes in its own pixels, half-open; none for an image without a line.
+
+        >>> WSOLMetadata(("a.jpg",), boxes={"a.jpg": [(1, 2, 4, 3)]}).image_boxes("a.jpg")
+        [(1, 2, 5, 4)]
+        """
+        return [(x0, y0, x1 + 1, y1 + 1) for x0, y0, x1, y1 in self.boxes.get(image_id, [])]
+
+    def read_mask(self, image_id: str, root: Path, side: int | tuple[int, int] = MAP_SIDE) -> Int[Tensor, "H W"]:
         """The union of the image's masks in pixels of a map: 1 foreground, 0 background, 255 ignore.
 
         Whatever is not black is foreground; where it covers the ignore mask, it is foreground all the same. Masks are
         resized as OpenCV's INTER_NEAREST does, which takes the pixel that the upper left corner falls on.
 
+        Args:
+            side: of the map, or its height and width.
+
         Raises:
             DataError: a file is missing or is not a mask.
         """
-        foreground = np.any([_resized(root / path, side) for path in self.masks[image_id]], axis=0)
+        size = (side, side) if isinstance(side, int) else side
+        foreground = np.any([_resized(root / path, size) for path in self.masks[image_id]], axis=0)
         mask = foreground.astype(np.int64)
         if image_id in self.ignore_masks:
-            mask[_resized(root / self.ignore_masks[image_id], side) & ~foreground] = IGNORE
+            mask[_resized(root / self.ignore_masks[image_id], size) & ~foreground] = IGNORE
         return torch.from_numpy(mask)
 
 
@@ -287,9 +299,9 @@ def _line(fields: tuple[object, ...]) -> str:
     return ",".join(texts) + "\n"
 
 
-def _resized(path: Path, side: int) -> Bool[np.ndarray, "side side"]:
+def _resized(path: Path, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
     mask = read_mask(path).numpy()
     rows, columns = (
-        np.minimum((np.arange(side) * (1 / (side / size))).astype(np.int64), size - 1) for size in mask.shape
+        np.minimum((np.arange(new) * (1 / (new / old))).astype(np.int64), old - 1) for new, old in zip(size, mask.shape)
     )
     return mask[np.ix_(rows, columns)] > 0

@@ -24,7 +24,7 @@ from wsl_core.metrics.matching import (
     weighted_iou,
 )
 from wsl_core.metrics.pixels import PixelEvaluator
-from wsl_core.metrics.segmentation import SegmentationEvaluator
+from wsl_core.metrics.segmentation import SegmentationEvaluator, confusion_matrix, per_class_table
 from wsl_core.metrics.statistics import (
     Interval,
     bootstrap_interval,
@@ -51,6 +51,7 @@ __all__ = [
     "bootstrap_interval",
     "box_iou",
     "centered_boxes",
+    "confusion_matrix",
     "equivalent",
     "fixed_box_accuracy",
     "interval_over_images",
@@ -59,6 +60,7 @@ __all__ = [
     "mean_over_pairs",
     "paired_difference",
     "pck",
+    "per_class_table",
     "pointing_hits",
     "prediction_interval",
     "region_matching",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wsl_core.errors import DataError, UsageError
 
-__all__ = ["SegmentationEvaluator"]
+__all__ = ["SegmentationEvaluator", "confusion_matrix", "per_class_table"]
 
 IGNORE = 255
 NO_REGION = -1  # what lies outside the image
@@ -164,3 +164,50 @@ def _near_a_contour(regions: Int[np.ndarray, "B H W"], reach: int) -> Bool[np.nd
 def _share(part: Int[np.ndarray, " C"], whole: Int[np.ndarray, " C"]) -> np.ndarray:
     """NaN where there is no whole."""
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+
+
+def confusion_matrix(evaluator: SegmentationEvaluator) -> Int[np.ndarray, "C C"]:
+    """The one matrix of all images that every score but Boundary IoU comes from: pixels of class c predicted as p.
+
+    >>> import torch
+    >>> evaluator = SegmentationEvaluator(num_classes=1)
+    >>> evaluator.update(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]))
+    >>> confusion_matrix(evaluator).tolist()
+    [[1, 1], [0, 0]]
+    """
+    return evaluator._confusion.copy()
+
+
+def per_class_table(evaluator: SegmentationEvaluator, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """A row for the background and one for each class, in the order of their labels.
+
+    Args:
+        classes: names of the K classes, as a data set has them.
+
+    Returns:
+        ``class``; ``iou``, ``boundary_iou``, ``precision`` and ``recall`` in [0, 1], NaN where they are not defined;
+        ``pixels``: how many the truth has.
+
+    Raises:
+        UsageError: there are more or fewer names than classes.
+        DataError: no pixel has been added that counts.
+
+    >>> import torch
+    >>> evaluator = SegmentationEvaluator(num_classes=1)
+    >>> evaluator.update(torch.tensor([[0, 1, 1, 1]]), torch.tensor([[0, 0, 1, 1]]))
+    >>> row = per_class_table(evaluator, ("cat",))[1]
+    >>> row["class"], round(row["iou"], 3), round(row["precision"], 3), row["recall"], row["pixels"]
+    ('cat', 0.667, 0.667, 1.0, 2)
+    """
+    if len(classes) != evaluator.num_classes:
+        raise UsageError(f"classes: found {len(classes)} names; expected one for each of {evaluator.num_classes}.")
+    scores, matrix = evaluator.compute(), evaluator._confusion
+    columns = {
+        "class": ("background", *classes),
+        "iou": scores["iou"],
+        "boundary_iou": scores["boundary_iou_per_class"],
+        "precision": _share(matrix.diagonal(), matrix.sum(axis=0)).tolist(),
+        "recall": _share(matrix.diagonal(), matrix.sum(axis=1)).tolist(),
+        "pixels": matrix.sum(axis=1).tolist(),
+    }
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]

@@ -21,6 +21,9 @@ PAPERS = {  # name: file and class
     "sec": "sec.SEC",
     "anchornet": "anchornet.AnchorNet",
     "introspection": "introspection.Introspection",
+    "affinitynet_cam": "cam.CAM",
+    "affinitynet": "affinitynet.AffinityNet",
+    "affinitynet_segmentation": "affinitynet.SegmentationNetwork",
 }
 
 
