@@ -297,7 +297,8 @@ def _run_with_descriptors(options: argparse.Namespace) -> "Run | None":
     run = load_run(options.descriptor)
     if not hasattr(run.model, "describe"):
         raise UsageError(
-            f"{options.descriptor}: {run.recipe.paper} has no descriptors; expected sift, hog or a run of anchornet."
+            f"{options.descriptor}: {run.recipe.paper} has no descriptors; expected sift, hog or a run of anchornet "
+            "or introspection."
         )
     run.model.to(_device(options.device))
     return run
@@ -523,7 +524,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("match", help=match.__doc__, description=match.__doc__)
     command.set_defaults(command=match)
     command.add_argument(
-        "descriptor", metavar="RUN_DIR|sift|hog", help="whose descriptors: a run of anchornet, or none"
+        "descriptor", metavar="RUN_DIR|sift|hog", help="whose descriptors: a run of anchornet or introspection, or none"
     )
     command.add_argument("image_a", type=Path, metavar="IMAGE_A", help="every cell of it is matched")
     command.add_argument("image_b", type=Path, metavar="IMAGE_B", help="where the matches lie")
