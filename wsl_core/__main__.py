@@ -476,7 +476,10 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("train", help=train.__doc__, description=train.__doc__)
     command.set_defaults(command=train)
     # written out, since importing them would import torch
-    papers = "cam, acol, gain, sec, anchornet, introspection, single_classifier, hide_and_seek, iterative_erasing"
+    papers = (
+        "cam, acol, gain, sec, anchornet, introspection, affinitynet_cam, affinitynet, affinitynet_segmentation, "
+        "single_classifier, hide_and_seek, iterative_erasing"
+    )
     command.add_argument("paper", metavar="PAPER", help=papers)
     command.add_argument(
         "--dataset", default="synthetic", help="synthetic, tiny-imagenet or folder (default: synthetic)"

@@ -176,7 +176,7 @@ def test_unknown_experiment():
 
 def test_the_source_of_training_and_measuring_counts():
     zoo = get_experiment("cam-zoo")
-    found = set(sources_of(zoo.measure, zoo.data, recipe=zoo.recipes("smoke")["GAP"]))
+    found = set(sources_of(zoo.measure, zoo.data, recipe=zoo.recipes("smoke")["CAM"]))
     needed = ("localize.boxes_from_map", "metrics.localization.best_ious", "claims.experiments.cam.localisation")
     assert {f"wsl_core.{name}" for name in needed} <= found
     other, text = dataclasses.replace(zoo, name="other"), get_experiment("cam-text")

@@ -182,7 +182,7 @@ class AffinityNet(nn.Module):
 
         Args:
             maps: of the background and the classes, in one scale: :func:`wsl_core.segmentation.with_background`.
-            beta, steps, see :func:`wsl_core.refine.random_walk`.
+            beta, steps: see :func:`wsl_core.refine.random_walk`.
             official: see :meth:`affinity`.
 
         Raises:
