@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and wrong arguments n
 
     from wsl_core.matching import Correspondence, DescriptorMap
     from wsl_core.training import Run
+    from wsl_core.training.stages import Refinement
 
 __all__ = ["main"]
 
@@ -53,17 +54,42 @@ def train(options: argparse.Namespace) -> None:
     from wsl_core.papers import build_for
     from wsl_core.recipes import get_recipe, parse_overrides
     from wsl_core.training import fit, open_split
+    from wsl_core.training.stages import STAGES, Refinement, run_stage
 
-    recipe = get_recipe(options.paper, options.dataset, options.recipe).replace(**parse_overrides(options.set))
+    if options.stage is not None and options.paper != "affinitynet":
+        raise UsageError(f"--stage {options.stage}: only affinitynet has stages; found {options.paper}.")
+    numbers = _numbers(Refinement, options)
+    paper = options.paper if options.stage is None else STAGES[options.stage]
+    recipe = get_recipe(paper, options.dataset, options.recipe).replace(**parse_overrides(options.set))
     run_dir = options.run_dir or Path("runs") / f"{options.paper}-{options.dataset}-{options.recipe}-{options.seed}"
     _check_model_options(recipe.paper, recipe.model)
     train_set = open_split(recipe, "train", options.root, options.download)
-    val_set = open_split(recipe, "val", options.root, options.download) if recipe.eval_every else None
-    build = lambda: build_for(train_set, recipe.paper, **recipe.model)  # noqa: E731
-    fit(build, train_set, recipe, val_set, run_dir, options.seed, options.device)
+    scored = recipe.eval_every or options.stage == "segmentation"
+    val_set = open_split(recipe, "val", options.root, options.download) if scored else None
+    if options.stage is not None:
+        run_stage(options.stage, run_dir, recipe, train_set, val_set, options.seed, options.device, numbers)
+    else:
+        build = lambda: build_for(train_set, recipe.paper, **recipe.model)  # noqa: E731
+        fit(build, train_set, recipe, val_set, run_dir, options.seed, options.device)
     if PartialState().is_main_process:
         write_json(run_dir / "data.json", {"root": str(options.root.resolve()) if options.root else None})
         print(run_dir)
+
+
+def _numbers(kind: type["Refinement"], options: argparse.Namespace) -> "Refinement":
+    """What stands between the stages, with the changes of the command line."""
+    if options.refine and options.stage is None:
+        raise UsageError(f"--refine {options.refine[0]}: its numbers stand between stages; name a --stage, too.")
+    types = {name: type(value) for name, value in vars(kind()).items() if isinstance(value, (int, float))}
+    changes = {}
+    for setting in options.refine:
+        name, _, text = setting.partition("=")
+        try:
+            changes[name] = types[name](text)
+        except (KeyError, ValueError) as error:
+            expected = ", ".join(f"{key}={value.__name__}" for key, value in types.items())
+            raise UsageError(f"--refine {setting}: expected one of {expected}.") from error
+    return kind(**changes)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -482,7 +508,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("paper", metavar="PAPER", help=papers)
     command.add_argument(
-        "--dataset", default="synthetic", help="synthetic, tiny-imagenet or folder (default: synthetic)"
+        "--dataset",
+        default="synthetic",
+        help="synthetic, tiny-imagenet, folder or, in affinitynet's stages, voc2012 (default: synthetic)",
     )
     command.add_argument("--root", type=Path, help="the folder that holds the data set; default $WSL_DATA")
     command.add_argument("--download", action="store_true", help="fetch the data set into --root if it is missing")
@@ -496,6 +524,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="change the recipe, such as lr=0.1; may be repeated",
     )
+    command.add_argument(
+        "--stage", choices=("cam", "affinity", "segmentation"),
+        help="of affinitynet's pipeline, one after the other in the same --run-dir; without it, affinitynet learns "
+        "from the data's own masks",
+    )  # fmt: skip
+    command.add_argument(
+        "--refine", action="append", default=[], metavar="KEY=VALUE",
+        help="change a number between the stages, such as alpha=8; may be repeated",
+    )  # fmt: skip
     command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
 
     command = commands.add_parser("evaluate", help=evaluate.__doc__, description=evaluate.__doc__)
