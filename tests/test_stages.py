@@ -155,6 +155,32 @@ def test_a_stage_wants_its_own_recipe(tmp_path):
             run_stage(name, tmp_path, recipe, Images())
 
 
+def test_the_last_network_segments_images_of_any_size(finished, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for name, size in (("wide.jpg", (70, 30)), ("high.png", (20, 90))):
+        Image.fromarray(random.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(tmp_path / name)
+    images = [str(tmp_path / name) for name in ("wide.jpg", "high.png")]
+    command = ["segment", str(finished / "segmentation"), *images, "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*command, "--crf"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "classes.json")
+    meaning = read_json(tmp_path / "out" / "classes.json")
+    assert meaning["background"] == 0 and len(meaning) == 9
+    for name, shape in (("wide", (30, 70)), ("high", (90, 20))):
+        mask = read_mask(tmp_path / "out" / f"{name}.png")
+        assert mask.shape == shape and set(mask.unique().tolist()) <= set(meaning.values())
+
+
+def test_what_cannot_be_segmented_is_named(finished, tmp_path, capsys):
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    rest = [str(tmp_path / "dot.png"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["segment", str(finished / "segmentation"), *rest]) == 1
+    assert "dot.png: the network cannot take 1 x 1 pixels" in capsys.readouterr().err
+    assert main(["segment", str(finished / "cam"), *rest]) == 2
+    assert "affinitynet_cam predicts no masks" in capsys.readouterr().err
+    assert main(["localize", str(finished / "affinity"), *rest]) == 2
+    assert "makes affinities and no maps of classes" in capsys.readouterr().err
+
+
 # Masks on disk -----------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m wsl_core train | evaluate | localize | match | evaluate-maps``.
+"""The command line: ``python -m wsl_core train | evaluate | localize | segment | match | evaluate-maps``.
 
 Messages go to standard error, results to standard output. Exit status: 0, 2 for wrong arguments, 1 for anything else.
 """
@@ -169,6 +169,30 @@ def localize(options: argparse.Namespace) -> None:
     print(options.out / "boxes.json")
 
 
+def segment(options: argparse.Namespace) -> None:
+    """Write each image's mask as a PNG with VOC's palette; print where the meaning of its values stands."""
+    from tqdm import tqdm
+
+    from wsl_core.data.images import read_pixels, write_mask
+    from wsl_core.files import write_json
+    from wsl_core.training import load_run
+
+    run = load_run(options.run_dir)
+    if not hasattr(run.model, "segment"):
+        raise UsageError(
+            f"{run.run_dir}: {run.recipe.paper} predicts no masks; expected a run of affinitynet_segmentation or sec."
+        )
+    run.model.to(_device(options.device))
+    _check_names(options.images, options.out)
+    for path in options.images:  # a file that cannot be read ends the command before anything is written
+        read_pixels(path)
+    for path in tqdm(options.images, "segmenting", unit="image"):
+        write_mask(options.out / f"{path.stem}.png", _segment_one(run, path, options.crf))
+    meaning = {name: value for value, name in enumerate(("background", *run.classes))}
+    write_json(options.out / "classes.json", meaning)
+    print(options.out / "classes.json")
+
+
 def match(options: argparse.Namespace) -> None:
     """Match two images; write the correspondences and image B drawn in the frame of image A; print where they are."""
     import numpy as np
@@ -314,6 +338,24 @@ def _localize_one(
     return to_float(pixels), maps[0], enlarged, entry
 
 
+def _segment_one(run: "Run", path: Path, crf: bool) -> "Tensor":
+    """The mask (H, W) of an image as it is, predicted at the size that the network has learnt from."""
+    from torch.nn.functional import interpolate
+
+    from wsl_core.data.images import read_pixels, shrink_image, to_float
+    from wsl_core.segmentation import multi_scale_labels
+
+    pixels = read_pixels(path)
+    shrunk = to_float(shrink_image(pixels, run.image_size))[None].to(next(run.model.parameters()).device)
+    try:
+        labels = multi_scale_labels(run.model, shrunk, crf="affinitynet" if crf else None)
+    except (UsageError, RuntimeError) as error:  # too small for half its size or for a kernel, or too large for a GPU
+        side = " x ".join(map(str, shrunk.shape[-2:]))
+        raise DataError(f"{path}: the network cannot take {side} pixels ({error}). Leave the image out.") from error
+    size = pixels.shape[-2], pixels.shape[-1]
+    return interpolate(labels[None].double(), size, mode="nearest-exact")[0, 0].long().cpu()
+
+
 def _run_with_descriptors(options: argparse.Namespace) -> "Run | None":
     """The run that gives the descriptors; None where they need no network."""
     from wsl_core.training import load_run
@@ -388,7 +430,7 @@ def _check_names(images: list[Path], out: Path) -> None:
     stems: dict[str, Path] = {}
     for path in images:
         if path.resolve().parent == out.resolve() and path.suffix.lower() == ".png":
-            raise UsageError(f"--out {out}: the overlay would replace {path}; name another folder.")
+            raise UsageError(f"--out {out}: the picture would replace {path}; name another folder.")
         if path.stem in stems:
             raise UsageError(f"{stems[path.stem]} and {path} would be written to the same file; localize them apart.")
         stems[path.stem] = path
@@ -409,9 +451,10 @@ def _check_are_files(images: list[Path]) -> None:
 
 def _check_makes_maps(run: "Run") -> None:
     if not hasattr(run.model, "localize"):
+        makes, room = ("descriptors", "matching") if hasattr(run.model, "describe") else ("affinities", "refine")
         raise UsageError(
-            f"{run.run_dir}: {run.recipe.paper} makes descriptors and no maps of classes; name the run of a paper that "
-            "does, or match its descriptors in Python with wsl_core.matching."
+            f"{run.run_dir}: {run.recipe.paper} makes {makes} and no maps of classes; name the run of a paper that "
+            f"does, or use its {makes} in Python with wsl_core.{room}."
         )
 
 
@@ -559,6 +602,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="for .npy, .png and boxes.json")
     command.add_argument("--class", dest="class_name", metavar="NAME", help="default: the predicted class")
     command.add_argument("--threshold", type=_share, default=0.2, help="share of the map's maximum (0.2, the paper's)")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
+
+    command = commands.add_parser("segment", help=segment.__doc__, description=segment.__doc__)
+    command.set_defaults(command=segment)
+    command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="of affinitynet_segmentation or sec")
+    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="of any size and format")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="for .png and classes.json")
+    command.add_argument("--crf", action="store_true", help="refine the masks by a dense CRF")
     command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
 
     command = commands.add_parser("match", help=match.__doc__, description=match.__doc__)
