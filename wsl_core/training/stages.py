@@ -333,7 +333,7 @@ def run_stage(
         run_dir: of the whole pipeline, the same for each stage.
         recipe: of the stage's paper.
         train_set: the same for each stage.
-        val_set: with masks, for the scores of ``"segmentation"``.
+        val_set: what ``"cam"`` is scored on every ``recipe.eval_every`` steps, and with masks, ``"segmentation"``.
         numbers: those between the networks.
 
     Raises:
@@ -351,7 +351,7 @@ def run_stage(
     own = folder / stage
     if stage == "cam":
         build = lambda: build_for(train_set, recipe.paper, **recipe.model)  # noqa: E731
-        run = fit(build, train_set, recipe, run_dir=own, seed=seed, device=device)
+        run = fit(build, train_set, recipe, val_set, own, seed, device)
     else:
         before = list(STAGES)[list(STAGES).index(stage) - 1]
         masks = read_masks(folder / LEAVES[before], train_set)
