@@ -12,6 +12,7 @@ from wsl_core.claims.experiments.affinitynet import Marked, Setting, Split
 from wsl_core.claims.register import load_register
 from wsl_core.data import InMemory
 from wsl_core.errors import DataError, UsageError
+from wsl_core.ops import valid_pairs
 from wsl_core.papers.affinitynet import AffinityNet
 from wsl_core.papers.cam import CAM
 from wsl_core.recipes import get_recipe
@@ -119,9 +120,10 @@ def test_an_image_without_a_label_cannot_walk():
 
 def test_colours_that_are_alike_have_affinity_one_and_others_less():
     affinity = chapter.rgb_affinity(halves()[0].image[None])
-    across = affinity.valid.clone()
-    assert affinity.values[0][across].amax() == 1 and affinity.values[0][across].amin() < 0.2
-    assert not affinity.values[0][~affinity.valid].any()
+    exists = valid_pairs(affinity.offsets, (8, 8))
+    assert torch.equal(affinity.valid, exists)
+    assert affinity.values[0][exists].amax() == 1 and affinity.values[0][exists].amin() < 0.2
+    assert not affinity.values[0][~exists].any()
 
 
 def test_random_features_depend_on_the_seed_and_leave_the_generator():
@@ -170,6 +172,17 @@ def test_affinity_labels_are_right_where_the_masks_are():
     assert 0 < wrong[4] < wrong[2] < 1, "the wider the pairs, the more of them cross the border"
 
 
+def test_the_confident_labels_that_are_right_are_chosen_and_unknown_pixels_do_not_count():
+    one, truth = halves(lit=slice(16, 32))
+    maps = one.maps.clone()
+    maps[1, :, :16] = 0.35  # the map spreads beyond the object
+    wide = Split([one._replace(maps=maps)], [truth], ("cat", "dog"))
+    numbers = chapter.confident_numbers(wide)
+    assert numbers.alpha_low == 0.5, "under 4 all is object"
+    narrow = Split([one], [truth], ("cat", "dog"))
+    assert chapter.confident_numbers(narrow).alpha_low == 4.0, "of equally good ones the paper's"
+
+
 def test_what_is_not_known_counts_nowhere():
     truth = torch.zeros(8, 16, dtype=torch.int64)
     truth[:, 8:] = 1
@@ -200,7 +213,7 @@ def test_every_claim_finds_what_it_compares(monkeypatch):
     monkeypatch.setattr(chapter, "get_recipe", lambda paper, *_: recipes[paper])
     for name, value in {
         "SHORT": {}, "SHORTER": {}, "LEARNT_ON": 4, "CHOSEN_ON": 2, "SCORED_ON": 2, "STEPS": 2, "BETAS": (2.0,),
-        "SETTINGS": (Setting(4.0, 2.0),), "ALPHAS": (4.0,),
+        "SETTINGS": (Setting(4.0, 2.0),), "ALPHAS": (4.0,), "CONFIDENT": ((4.0, 24.0),),
     }.items():  # fmt: skip
         monkeypatch.setattr(chapter, name, value)
     recipe = experiment.recipes("smoke")["classifier"].replace(images=None, data={"size": 32})

@@ -47,6 +47,7 @@ __all__ = [
     "Split",
     "best_of",
     "by_maps",
+    "confident_numbers",
     "forced_masks",
     "label_quality",
     "learnt",
@@ -63,8 +64,9 @@ __all__ = [
 
 CELL = 4  # pixels a side: of the small AffinityNet
 RADIUS = 5
-SCORES = (0.1, 0.2, 0.3, 0.4, 0.5)  # of a constant background
-ALPHAS = (1.0, 2.0, 4.0, 8.0, 16.0)
+SCORES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of a constant background
+ALPHAS = (0.25, 0.5, 1.0, 2.0, 4.0, 16.0)  # below the paper's 1, too: maps of this world spread beyond the objects
+CONFIDENT = ((4.0, 24.0), (2.0, 12.0), (1.0, 6.0), (0.5, 3.0))  # the paper's two alphas, and weaker ones in proportion
 BETAS = (2.0, 8.0, 32.0)
 STEPS = 256
 SWEPT_BETAS, SWEPT_STEPS = (0.0, 1.0, 2.0, 8.0, 32.0), (0, 4, 16, 64, 256)
@@ -303,6 +305,21 @@ def sweep(affinity_of: AffinityOf, split: Split, setting: Setting) -> dict[str, 
 # What the labels are worth ------------------------------------------------------------------------------------------
 
 
+def confident_numbers(val: Split) -> Refinement:
+    r"""The paper's numbers with the two $\alpha$ of the confident labels that val chooses.
+
+    They have the highest mIoU over the pixels of which they make something known; the others count nowhere.
+    """
+
+    def miou_of_known(alphas: tuple[float, float]) -> float:
+        masks = list(confident_masks(val.marked, Refinement(*alphas)))
+        truths = [truth.masked_fill(mask == IGNORE, IGNORE) for mask, truth in zip(masks, val.truths, strict=True)]
+        known = (mask.masked_fill(mask == IGNORE, 0) for mask in masks)
+        return score(known, val._replace(truths=truths))["miou"]
+
+    return Refinement(*max(CONFIDENT, key=miou_of_known))
+
+
 def label_quality(
     masks: Iterable[Int[Tensor, "_ _"]], truths: Iterable[Int[Tensor, "_ _"]], radii: Sequence[int] = RADII
 ) -> tuple[float, dict[int, float]]:
@@ -342,16 +359,10 @@ def _alike_and_apart(labels: PairLabels) -> tuple[Tensor, Tensor]:
 
 
 def learnt(
-    name: str, classifier: nn.Module, dataset: Dataset, certain: Sequence[Tensor], marked: Sequence[Marked], seed: int
+    name: str, classifier: nn.Module, dataset: Dataset, masks: Sequence[Int[Tensor, "_ _"]], seed: int
 ) -> AffinityNet:
-    """One of ``NETWORKS``, trained on what is surely known of a data set.
-
-    Args:
-        certain: the confident masks.
-        marked: the images' maps, from which the control without neutral pixels takes its masks.
-    """
+    """One of ``NETWORKS``, trained on what is known of a data set."""
     recipe = get_recipe("affinitynet", "synthetic", "book").replace(model=NETWORKS[name], **SHORT)
-    masks = forced_masks(marked, Refinement().alpha) if name == UNCERTAIN else certain
     return learn_from(masks, dataset, classifier, recipe, seed).model.cpu().eval()
 
 
@@ -366,19 +377,23 @@ def measure_affinitynet(models: Mapping[str, nn.Module], data: Mapping[str, Data
     seed = torch.initial_seed() % 2**32  # the experiment's, which all its networks share
     classifier = models["classifier"].cpu().eval()
     marked = list(mark(classifier, data["train"]))
-    certain = list(confident_masks(marked))
     val, test = (open_marked(classifier, data[split]) for split in ("val", "test"))
+    numbers = confident_numbers(val)
+    certain = list(confident_masks(marked, numbers))
     found: Measurement = {}
     _measure_labels(found, certain, [sample["mask"] for sample in data["train"]])
-    alpha = _measure_maps(found, val, test)
-    networks = {name: learnt(name, classifier, data["train"], certain, marked, seed) for name in NETWORKS}
+    forced = forced_masks(marked, _measure_maps(found, val, test))
+    networks = {
+        name: learnt(name, classifier, data["train"], forced if name == UNCERTAIN else certain, seed)
+        for name in NETWORKS
+    }
     affinities = {name: network.affinity for name, network in networks.items()}
     affinities |= {RANDOM: random_features(seed).affinity, RGB: rgb_affinity}
     setting = _measure_walks(found, {name: _no_gradient(one) for name, one in affinities.items()}, val, test)
-    numbers = replace(Refinement(), alpha=setting.alpha, beta=setting.beta)
+    numbers = replace(numbers, alpha=setting.alpha, beta=setting.beta)
     masks = {
         FROM_WALK: list(pseudo_labels(marked, networks[FULL], numbers)),
-        FROM_CAM: forced_masks(marked, alpha),
+        FROM_CAM: forced,
         FROM_TRUTH: [sample["mask"] for sample in data["train"]],
     }
     for name, own in masks.items():
