@@ -178,7 +178,7 @@ def test_the_confident_labels_that_are_right_are_chosen_and_unknown_pixels_do_no
     maps[1, :, :16] = 0.35  # the map spreads beyond the object
     wide = Split([one._replace(maps=maps)], [truth], ("cat", "dog"))
     numbers = chapter.confident_numbers(wide)
-    assert numbers.alpha_low == 0.5, "under 4 all is object"
+    assert numbers.alpha_low == 2.0, "under 4 all is object"
     narrow = Split([one], [truth], ("cat", "dog"))
     assert chapter.confident_numbers(narrow).alpha_low == 4.0, "of equally good ones the paper's"
 
