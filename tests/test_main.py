@@ -415,6 +415,10 @@ def test_what_makes_descriptors_is_trained_and_has_no_maps_to_score(tmp_path, ca
         assert main(command) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert f"{folder}: introspection makes descriptors and no maps of classes" in line
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(image)
+    assert main(["match", str(folder), *[str(image)] * 2, "--out", str(tmp_path / "out"), "--matcher", "nearest"]) == 0
+    rows = np.load(tmp_path / "out/correspondences.npy")
+    assert np.allclose(rows[:, :2], rows[:, 2:4]), "an image is matched with itself"
 
 
 # ---- match

@@ -24,7 +24,7 @@ def test_every_recipe_is_found_survives_json_and_fits_the_model(recipe):
 
 
 FOR_MATCHING = {"pf-willow", "pf-pascal", "pascal-parts"}  # images to match, on which nothing is trained
-FOR_GPUS = {"voc2012", "cub200", "imagenet", "openimages30k"}  # too large for a CPU: at the paper's scale alone
+FOR_GPUS = {"voc2012", "cub200", "imagenet", "openimages30k"}  # for CAM at the paper's scale alone
 
 
 def test_each_dataset_to_train_on_has_a_smoke_and_a_book_recipe():

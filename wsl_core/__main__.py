@@ -1,4 +1,4 @@
-"""The command line: ``python -m wsl_core train | evaluate | localize | match | evaluate-maps``.
+"""The command line: ``python -m wsl_core train | evaluate | localize | segment | match | evaluate-maps``.
 
 Messages go to standard error, results to standard output. Exit status: 0, 2 for wrong arguments, 1 for anything else.
 """
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and wrong arguments n
 
     from wsl_core.matching import Correspondence, DescriptorMap
     from wsl_core.training import Run
+    from wsl_core.training.stages import Refinement
 
 __all__ = ["main"]
 
@@ -60,17 +61,42 @@ def train(options: argparse.Namespace) -> None:
     from wsl_core.papers import build_for
     from wsl_core.recipes import get_recipe, parse_overrides
     from wsl_core.training import fit, open_split
+    from wsl_core.training.stages import STAGES, Refinement, run_stage
 
-    recipe = get_recipe(options.paper, options.dataset, options.recipe).replace(**parse_overrides(options.set))
+    if options.stage is not None and options.paper != "affinitynet":
+        raise UsageError(f"--stage {options.stage}: only affinitynet has stages; found {options.paper}.")
+    numbers = _numbers(Refinement, options)
+    paper = options.paper if options.stage is None else STAGES[options.stage]
+    recipe = get_recipe(paper, options.dataset, options.recipe).replace(**parse_overrides(options.set))
     run_dir = options.run_dir or Path("runs") / f"{options.paper}-{options.dataset}-{options.recipe}-{options.seed}"
     _check_model_options(recipe.paper, recipe.model)
     train_set = open_split(recipe, "train", options.root, options.download)
-    val_set = open_split(recipe, "val", options.root, options.download) if recipe.eval_every else None
-    build = lambda: build_for(train_set, recipe.paper, **recipe.model)  # noqa: E731
-    fit(build, train_set, recipe, val_set, run_dir, options.seed, options.device)
+    scored = recipe.eval_every or options.stage == "segmentation"
+    val_set = open_split(recipe, "val", options.root, options.download) if scored else None
+    if options.stage is not None:
+        run_stage(options.stage, run_dir, recipe, train_set, val_set, options.seed, options.device, numbers)
+    else:
+        build = lambda: build_for(train_set, recipe.paper, **recipe.model)  # noqa: E731
+        fit(build, train_set, recipe, val_set, run_dir, options.seed, options.device)
     if PartialState().is_main_process:
         write_json(run_dir / "data.json", {"root": str(options.root.resolve()) if options.root else None})
         print(run_dir)
+
+
+def _numbers(kind: type["Refinement"], options: argparse.Namespace) -> "Refinement":
+    """What stands between the stages, with the changes of the command line."""
+    if options.refine and options.stage is None:
+        raise UsageError(f"--refine {options.refine[0]}: its numbers stand between stages; name a --stage, too.")
+    types = {name: type(value) for name, value in vars(kind()).items() if isinstance(value, (int, float))}
+    changes = {}
+    for setting in options.refine:
+        name, _, text = setting.partition("=")
+        try:
+            changes[name] = types[name](text)
+        except (KeyError, ValueError) as error:
+            expected = ", ".join(f"{key}={value.__name__}" for key, value in types.items())
+            raise UsageError(f"--refine {setting}: expected one of {expected}.") from error
+    return kind(**changes)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -148,6 +174,30 @@ def localize(options: argparse.Namespace) -> None:
     result = {"classes": list(run.classes), "note": note, "threshold": options.threshold, "images": entries}
     write_json(options.out / "boxes.json", result)
     print(options.out / "boxes.json")
+
+
+def segment(options: argparse.Namespace) -> None:
+    """Write each image's mask as a PNG with VOC's palette; print where the meaning of its values stands."""
+    from tqdm import tqdm
+
+    from wsl_core.data.images import read_pixels, write_mask
+    from wsl_core.files import write_json
+    from wsl_core.training import load_run
+
+    run = load_run(options.run_dir)
+    if not hasattr(run.model, "segment"):
+        raise UsageError(
+            f"{run.run_dir}: {run.recipe.paper} predicts no masks; expected a run of affinitynet_segmentation or sec."
+        )
+    run.model.to(_device(options.device))
+    _check_names(options.images, options.out)
+    for path in options.images:  # a file that cannot be read ends the command before anything is written
+        read_pixels(path)
+    for path in tqdm(options.images, "segmenting", unit="image"):
+        write_mask(options.out / f"{path.stem}.png", _segment_one(run, path, options.crf))
+    meaning = {name: value for value, name in enumerate(("background", *run.classes))}
+    write_json(options.out / "classes.json", meaning)
+    print(options.out / "classes.json")
 
 
 def match(options: argparse.Namespace) -> None:
@@ -295,6 +345,24 @@ def _localize_one(
     return to_float(pixels), maps[0], enlarged, entry
 
 
+def _segment_one(run: "Run", path: Path, crf: bool) -> "Tensor":
+    """The mask (H, W) of an image as it is, predicted at the size that the network has learnt from."""
+    from torch.nn.functional import interpolate
+
+    from wsl_core.data.images import read_pixels, shrink_image, to_float
+    from wsl_core.segmentation import multi_scale_labels
+
+    pixels = read_pixels(path)
+    shrunk = to_float(shrink_image(pixels, run.image_size))[None].to(next(run.model.parameters()).device)
+    try:
+        labels = multi_scale_labels(run.model, shrunk, crf="affinitynet" if crf else None)
+    except (UsageError, RuntimeError) as error:  # too small for half its size or for a kernel, or too large for a GPU
+        side = " x ".join(map(str, shrunk.shape[-2:]))
+        raise DataError(f"{path}: the network cannot take {side} pixels ({error}). Leave the image out.") from error
+    size = pixels.shape[-2], pixels.shape[-1]
+    return interpolate(labels[None].double(), size, mode="nearest-exact")[0, 0].long().cpu()
+
+
 def _run_with_descriptors(options: argparse.Namespace) -> "Run | None":
     """The run that gives the descriptors; None where they need no network."""
     from wsl_core.training import load_run
@@ -304,7 +372,8 @@ def _run_with_descriptors(options: argparse.Namespace) -> "Run | None":
     run = load_run(options.descriptor)
     if not hasattr(run.model, "describe"):
         raise UsageError(
-            f"{options.descriptor}: {run.recipe.paper} has no descriptors; expected sift, hog or a run of anchornet."
+            f"{options.descriptor}: {run.recipe.paper} has no descriptors; expected sift, hog or a run of anchornet "
+            "or introspection."
         )
     run.model.to(_device(options.device))
     return run
@@ -368,7 +437,7 @@ def _check_names(images: list[Path], out: Path) -> None:
     stems: dict[str, Path] = {}
     for path in images:
         if path.resolve().parent == out.resolve() and path.suffix.lower() == ".png":
-            raise UsageError(f"--out {out}: the overlay would replace {path}; name another folder.")
+            raise UsageError(f"--out {out}: the picture would replace {path}; name another folder.")
         if path.stem in stems:
             raise UsageError(f"{stems[path.stem]} and {path} would be written to the same file; localize them apart.")
         stems[path.stem] = path
@@ -389,9 +458,10 @@ def _check_are_files(images: list[Path]) -> None:
 
 def _check_makes_maps(run: "Run") -> None:
     if not hasattr(run.model, "localize"):
+        makes, room = ("descriptors", "matching") if hasattr(run.model, "describe") else ("affinities", "refine")
         raise UsageError(
-            f"{run.run_dir}: {run.recipe.paper} makes descriptors and no maps of classes; name the run of a paper that "
-            "does, or match its descriptors in Python with wsl_core.matching."
+            f"{run.run_dir}: {run.recipe.paper} makes {makes} and no maps of classes; name the run of a paper that "
+            f"does, or use its {makes} in Python with wsl_core.{room}."
         )
 
 
@@ -510,6 +580,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="change the recipe, such as lr=0.1; may be repeated",
     )
+    command.add_argument(
+        "--stage", choices=("cam", "affinity", "segmentation"),
+        help="of affinitynet's pipeline, one after the other in the same --run-dir; without it, affinitynet learns "
+        "from the data's own masks",
+    )  # fmt: skip
+    command.add_argument(
+        "--refine", action="append", default=[], metavar="KEY=VALUE",
+        help="change a number between the stages, such as alpha=8; may be repeated",
+    )  # fmt: skip
     command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
 
     command = commands.add_parser("evaluate", help=evaluate.__doc__, description=evaluate.__doc__)
@@ -538,10 +617,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--threshold", type=_share, default=0.2, help="share of the map's maximum (0.2, the paper's)")
     command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
 
+    command = commands.add_parser("segment", help=segment.__doc__, description=segment.__doc__)
+    command.set_defaults(command=segment)
+    command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="of affinitynet_segmentation or sec")
+    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="of any size and format")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="for .png and classes.json")
+    command.add_argument("--crf", action="store_true", help="refine the masks by a dense CRF")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: what is there")
+
     command = commands.add_parser("match", help=match.__doc__, description=match.__doc__)
     command.set_defaults(command=match)
     command.add_argument(
-        "descriptor", metavar="RUN_DIR|sift|hog", help="whose descriptors: a run of anchornet, or none"
+        "descriptor", metavar="RUN_DIR|sift|hog", help="whose descriptors: a run of anchornet or introspection, or none"
     )
     command.add_argument("image_a", type=Path, metavar="IMAGE_A", help="every cell of it is matched")
     command.add_argument("image_b", type=Path, metavar="IMAGE_B", help="where the matches lie")

@@ -1,6 +1,15 @@
 """What is trained and measured for the claims: one file a paper, one experiment for claims that share their runs."""
 
-from wsl_core.claims.experiments import acol, anchornet, cam, deep_features, gain, gap_vs_gmp
+from wsl_core.claims.experiments import (
+    acol,
+    affinitynet,
+    anchornet,
+    cam,
+    deep_features,
+    gain,
+    gap_vs_gmp,
+    introspection,
+)
 from wsl_core.claims.experiments.base import Experiment, Measurement
 from wsl_core.errors import UsageError
 
@@ -8,7 +17,7 @@ __all__ = ["EXPERIMENTS", "Experiment", "Measurement", "get_experiment"]
 
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
-    for chapter in (cam, gap_vs_gmp, deep_features, acol, gain, anchornet)
+    for chapter in (cam, gap_vs_gmp, deep_features, acol, gain, anchornet, introspection, affinitynet)
     for experiment in chapter.EXPERIMENTS
 }
 
