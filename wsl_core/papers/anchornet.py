@@ -66,7 +66,7 @@ class AnchorNet(nn.Module):
             so that some have to be shared.
         background_weight: of $L^-_{discr}$. No source speaks of one; 1.
         filter_diversity_weight: of $L^A_{div}$. Unknown. In trials on the synthetic worlds, filters coincided without
-            it, left the object with a large one, and did best near 0.2.
+            it, and left the object with a large one.
         response_diversity_weight: of $L^B_{div}$, likewise. The responses are compared as they are, without smoothing.
         reconstruction_weight: of $L_{rec}$. Without effect on the filters unless ``reconstruction_reaches`` them.
         similarity: what of a cosine the diversity losses count: ``"squared"``, or ``"absolute"``. Unknown; the square
